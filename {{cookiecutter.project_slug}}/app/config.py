@@ -1,0 +1,116 @@
+"""Settings, read from the environment and from `.env`; times are in seconds."""
+
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT: dict[str, Any] = PYPROJECT["project"]
+
+# Fractions are allowed, 0 turns a timeout off; PostgreSQL counts milliseconds in
+# 31 bits, so a day is a safe upper bound.
+Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """What can be set. The README has a line for each."""
+
+    model_config = SettingsConfigDict(
+        env_file=ROOT / ".env", extra="ignore", hide_input_in_errors=True
+    )
+
+    environment: Literal["development", "test", "production"] = "development"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    cors_origins: Annotated[list[str], NoDecode] = []
+    max_body_size: int = Field(default=1_048_576, ge=1)
+
+    database_url: SecretStr = SecretStr(f"sqlite:///{ROOT / 'database.db'}")
+    database_pooler: Literal["none", "transaction"] = "none"
+    # A connection costs the server memory whether it is used or not, so only
+    # production opens many. All of the pool is `size`: overflow connections are
+    # closed when they are returned, which costs a reconnect for each burst.
+    database_pool_size: int = Field(
+        default_factory=lambda data: 15 if data["environment"] == "production" else 5,
+        ge=1,
+    )
+    database_max_overflow: int = Field(default=0, ge=0)
+    database_pool_timeout: Seconds = 10
+    database_pool_recycle: Seconds = 1_800
+    database_connect_timeout: Seconds = 5
+    database_statement_timeout: Seconds = 30
+    database_lock_timeout: Seconds = 5
+    database_idle_in_transaction_timeout: Seconds = 60
+    database_held_warning: Seconds = 10
+    database_echo: bool = False
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def split_origins(cls, value: Any) -> Any:
+        """Read origins as they are usually written: separated by commas."""
+        if isinstance(value, str):
+            return [origin.strip() for origin in value.split(",") if origin.strip()]
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def check_url(cls, value: SecretStr) -> SecretStr:
+        """Refuse what no driver of this project could open."""
+        try:
+            url = make_url(value.get_secret_value())
+        except (ArgumentError, ValueError):
+            raise ValueError("is not a database URL") from None
+        if url.drivername.partition("+")[0] not in {"sqlite", "postgresql", "postgres"}:
+            raise ValueError("must begin with postgresql:// or sqlite://")
+        if url.drivername.startswith("sqlite") and (
+            url.database in {None, "", ":memory:"} or "mode" in url.query
+        ):
+            raise ValueError(
+                "must name a file: each connection to :memory: is another database"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def check_together(self) -> Self:
+        """Refuse settings that contradict each other."""
+        if self.is_sqlite and self.database_pooler != "none":
+            raise ValueError("DATABASE_POOLER is for PostgreSQL, not for SQLite")
+        if 0 < self.database_statement_timeout <= self.database_lock_timeout:
+            raise ValueError(
+                "DATABASE_LOCK_TIMEOUT must be smaller than DATABASE_STATEMENT_TIMEOUT"
+            )
+        return self
+
+    @cached_property
+    def url(self) -> URL:
+        """The database's URL; its repr hides the password."""
+        return make_url(self.database_url.get_secret_value())
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is an SQLite file."""
+        return self.url.drivername.startswith("sqlite")
+
+
+def load_settings() -> Settings:
+    """Read the settings, or stop the process with one clear line for each mistake."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}".removeprefix(": ")
+            for e in error.errors(include_input=False, include_url=False)
+        ]
+        raise SystemExit("Wrong settings. " + "; ".join(lines)) from None

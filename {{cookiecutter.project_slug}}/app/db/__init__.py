@@ -1,0 +1,1 @@
+"""The session layer. Start with `session.py`: when does it commit?"""

@@ -1,0 +1,76 @@
+{% extends "async.jinja" %}
+{% block code %}
+"""The request's session. An endpoint takes one kind, by its alias (S2).
+
+`scope="function"` ends the session before the answer is sent: nobody hears "done"
+before the commit has succeeded. FastAPI's default would end it afterwards (S1).
+"""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from app.db.places import get_database, take_read_place, take_write_place
+{% if cookiecutter.pattern == 'unit_of_work' %}
+from app.db.session import ReadSession
+from app.db.unit_of_work import UnitOfWork
+{% else %}
+from app.db.session import ReadSession, WriteSession
+{% endif %}
+
+_WritePlace = Annotated[None, Depends(take_write_place, scope="function")]
+_ReadPlace = Annotated[None, Depends(take_read_place, scope="function")]
+
+{% if cookiecutter.pattern == 'unit_of_work' %}
+
+async def get_unit_of_work(
+    request: Request,
+    _place: _WritePlace,
+) -> AsyncIterator[UnitOfWork]:
+    """Give the request its unit of work; an error answer discards what is undecided."""
+    async with get_database(request).write() as session:
+        uow = UnitOfWork(session)
+        yield uow
+        if request.state.status_code >= 400:
+            await uow.rollback()
+{% else %}
+
+async def get_write_session(
+    request: Request,
+    _place: _WritePlace,
+) -> AsyncIterator[WriteSession]:
+    """Give the request its session; an error answer saves nothing."""
+    async with get_database(request).write() as session:
+        yield session
+        if request.state.status_code >= 400:
+            await session.rollback()
+{% endif %}
+
+
+async def get_read_session(
+    request: Request,
+    _place: _ReadPlace,
+) -> AsyncIterator[ReadSession]:
+    """Give the request a session for one reading statement."""
+    async with get_database(request).read() as session:
+        yield session
+
+
+async def get_snapshot(
+    request: Request,
+    _place: _ReadPlace,
+) -> AsyncIterator[ReadSession]:
+    """Give the request a session for several reading statements of one moment."""
+    async with get_database(request).snapshot() as session:
+        yield session
+
+
+{% if cookiecutter.pattern == 'unit_of_work' %}
+WriteDep = Annotated[UnitOfWork, Depends(get_unit_of_work, scope="function")]
+{% else %}
+WriteDep = Annotated[WriteSession, Depends(get_write_session, scope="function")]
+{% endif %}
+ReadDep = Annotated[ReadSession, Depends(get_read_session, scope="function")]
+SnapshotDep = Annotated[ReadSession, Depends(get_snapshot, scope="function")]
+{% endblock %}

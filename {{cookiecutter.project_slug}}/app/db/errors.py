@@ -1,0 +1,126 @@
+"""What a database error means to a client: one map, by SQLSTATE (S17)."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import exc
+
+
+class DatabaseError(Exception):
+    """An error of the session layer's own."""
+
+
+class DatabaseUnavailableError(DatabaseError):
+    """No connection could be made in time."""
+
+
+class PoolExhaustedError(DatabaseError):
+    """No connection became free within the pool timeout."""
+
+
+class CommitOutcomeUnknownError(DatabaseError):
+    """The connection was lost during COMMIT: saved or not, nobody here can tell."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a request ends: HTTP status, problem type, a sentence for the client."""
+
+    status: int
+    type: str
+    detail: str
+    retry_after: int | None = None
+    """Seconds for the `Retry-After` header."""
+
+
+EXISTS = Outcome(409, "already-exists", "Something with these values exists.")
+REFERENCED = Outcome(
+    409, "reference-conflict", "It refers to what is missing, or is still referred to."
+)
+INVALID = Outcome(422, "invalid-data", "The data breaks a rule of the database.")
+BUSY = Outcome(503, "database-busy", "Others hold what this needs. Try again.", 1)
+TOO_SLOW = Outcome(504, "database-timeout", "The database took too long.")
+UNAVAILABLE = Outcome(
+    503, "database-unavailable", "The database cannot be reached. Try again.", 5
+)
+EXHAUSTED = Outcome(503, "pool-exhausted", "Too much to do at once. Try again.", 1)
+UNKNOWN_COMMIT = Outcome(
+    503,
+    "commit-outcome-unknown",
+    "The connection was lost while saving: look before you try again.",
+)
+FAILED = Outcome(500, "about:blank", "Something went wrong on our side.")
+
+# Codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
+# Two characters stand for a whole class; the full code goes first.
+BY_SQLSTATE = {
+    "23505": EXISTS,
+    "23P01": EXISTS,
+    "23001": REFERENCED,
+    "23503": REFERENCED,
+    "23502": INVALID,
+    "23514": INVALID,
+    "22": INVALID,
+    "40001": BUSY,
+    "40P01": BUSY,
+    "55P03": BUSY,
+    "57014": TOO_SLOW,
+    "08": UNAVAILABLE,
+    "25P03": UNAVAILABLE,
+    "53300": UNAVAILABLE,
+    "57P": UNAVAILABLE,
+}
+
+# https://www.sqlite.org/rescode.html, each beside the SQLSTATE of its kind.
+SQLSTATE_OF_SQLITE = {
+    "SQLITE_CONSTRAINT_UNIQUE": "23505",
+    "SQLITE_CONSTRAINT_PRIMARYKEY": "23505",
+    "SQLITE_CONSTRAINT_FOREIGNKEY": "23503",
+    "SQLITE_CONSTRAINT_NOTNULL": "23502",
+    "SQLITE_CONSTRAINT_CHECK": "23514",
+    "SQLITE_CONSTRAINT_DATATYPE": "22000",
+    "SQLITE_MISMATCH": "22000",
+    "SQLITE_TOOBIG": "22001",
+    "SQLITE_BUSY": "55P03",
+    "SQLITE_LOCKED": "55P03",
+    "SQLITE_INTERRUPT": "57014",
+    "SQLITE_CANTOPEN": "08001",
+    "SQLITE_READONLY": "25006",
+}
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """Return the error's SQLSTATE, on SQLite the one of the same kind."""
+    driver_error = getattr(error, "orig", None)
+    if code := getattr(driver_error, "sqlstate", None):
+        return str(code)
+    name = getattr(driver_error, "sqlite_errorname", None) or ""
+    while name and name not in SQLSTATE_OF_SQLITE:
+        name = name.rpartition("_")[0]  # SQLITE_BUSY_SNAPSHOT is a SQLITE_BUSY
+    return SQLSTATE_OF_SQLITE.get(name)
+
+
+def is_unique_violation(error: BaseException) -> bool:
+    """Whether a row with such a key exists already."""
+    return sqlstate(error) == "23505"
+
+
+def is_connection_lost(error: BaseException) -> bool:
+    """Whether the connection broke, so that nobody heard what became of it."""
+    if isinstance(error, exc.DBAPIError):
+        return error.connection_invalidated
+    return isinstance(error, ConnectionError)
+
+
+def describe(error: BaseException) -> Outcome:
+    """Return what the client is told about `error`."""
+    if isinstance(error, CommitOutcomeUnknownError):
+        return UNKNOWN_COMMIT
+    if isinstance(error, PoolExhaustedError | exc.TimeoutError):
+        return EXHAUSTED
+    if isinstance(error, DatabaseUnavailableError) or is_connection_lost(error):
+        return UNAVAILABLE
+    code = sqlstate(error) or ""
+    for length in (5, 3, 2):
+        if outcome := BY_SQLSTATE.get(code[:length]):
+            return outcome
+    return FAILED

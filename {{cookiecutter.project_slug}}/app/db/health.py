@@ -1,0 +1,65 @@
+{% extends "async.jinja" %}
+{% block code %}
+"""May this process get traffic, and how is its database?"""
+
+import time
+
+from fastapi import Request
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db.dependencies import ReadDep
+from app.db.errors import DatabaseUnavailableError
+from app.db.places import get_database
+from app.health import Health
+from app.problems import ProblemError, problem_responses
+from app.routing import Router
+
+router = Router(prefix="/health", tags=["health"])
+
+
+class NotReadyError(ProblemError):
+    """The process is not to get traffic."""
+
+    status = 503
+    type = "not-ready"
+    retry_after = 5
+
+
+class DatabaseHealth(Health):
+    """The connections of both pools together, and who waits for one."""
+
+    size: int
+    checked_in: int
+    checked_out: int
+    overflow: int
+    waiting: int
+    latency_ms: float
+
+
+@router.get("/ready", responses=problem_responses())
+async def ready(request: Request) -> Health:
+    """Answer if the database does, and has seen all migrations.
+
+    This takes a connection of its own: full pools are no reason to stop traffic.
+    """
+    query = text("SELECT version_num FROM alembic_version")
+    try:
+        async with get_database(request).probe_engine.connect() as connection:
+            revision = await connection.scalar(query)
+    except (DatabaseUnavailableError, SQLAlchemyError) as error:
+        raise NotReadyError("The database does not answer, or is empty.") from error
+    if revision != request.app.state.newest_revision:
+        raise NotReadyError("Migrations are pending.")
+    return Health()
+
+
+@router.get("/database", responses=problem_responses())
+async def database(request: Request, db: ReadDep) -> DatabaseHealth:
+    """Show the pools' gauges and how long the database takes for a round trip."""
+    start = time.perf_counter()
+    await db.scalar(text("SELECT 1"))
+    latency_ms = round((time.perf_counter() - start) * 1_000, 3)
+    gauges = get_database(request).gauges()
+    return DatabaseHealth.model_validate(gauges | {"latency_ms": latency_ms})
+{% endblock %}

@@ -1,0 +1,132 @@
+{% extends "async.jinja" %}
+{% block code %}
+"""What every repository can do. A repository never commits: services do."""
+
+from collections.abc import Mapping, Sequence
+{% if cookiecutter.orm == 'sqlmodel' %}
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import ColumnElement
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import col, select, update
+{% else %}
+from typing import Any, Generic, TypeVar, cast
+
+from sqlalchemy import ColumnElement, CursorResult, select, update
+from sqlalchemy.exc import IntegrityError
+{% endif %}
+
+from app.db.base import Base
+from app.db.errors import is_unique_violation
+from app.db.session import ReadSession, WriteSession
+
+ModelT = TypeVar("ModelT", bound=Base)
+
+
+class ReadRepository(Generic[ModelT]):
+    """Reads models of one class; a subclass names it in `model`."""
+
+    model: type[ModelT]
+
+    def __init__(self, session: ReadSession) -> None:
+        """Read with `session`."""
+        self.session = session
+
+    async def get(self, id: int) -> ModelT | None:
+        """Return the row with this id, if there is one."""
+        return await self.session.get(self.model, id)
+
+    async def list(
+        self,
+        *filters: ColumnElement[bool],
+        limit: int,
+        offset: int = 0,
+    ) -> Sequence[ModelT]:
+        """Return at most `limit` rows that pass all filters, ordered by id."""
+{% if cookiecutter.orm == 'sqlmodel' %}
+        query = select(self.model).where(*filters).order_by(col(self.model.id))
+        result = await self.session.exec(query.limit(limit).offset(offset))
+        return result.all()
+{% else %}
+        query = select(self.model).where(*filters).order_by(self.model.id)
+        result = await self.session.scalars(query.limit(limit).offset(offset))
+        return result.all()
+{% endif %}
+
+
+class Repository(ReadRepository[ModelT]):
+    """Reads and writes models of one class."""
+
+    session: WriteSession
+
+    def __init__(self, session: WriteSession) -> None:
+        """Read and write with `session`."""
+        super().__init__(session)
+
+    async def add(self, instance: ModelT) -> ModelT:
+        """Add `instance` and send it, so that it has its id and its defaults.
+
+        Raises `sqlalchemy.exc.IntegrityError` if it breaks a constraint.
+        """
+        self.session.add(instance)
+        await self.session.flush()
+        return instance
+
+    async def get_or_create(
+        self,
+        defaults: dict[str, Any] | None = None,
+        **key: Any,
+    ) -> tuple[ModelT, bool]:
+        """Return the row with this unique key, and whether it was made just now.
+
+        Two who create the same row at once both get it: the loser's INSERT fails
+        inside a savepoint, and the transaction goes on.
+        """
+        found = await self._find(key)
+        if found is not None:
+            return found, False
+        try:
+            async with self.session.begin_nested():
+                return await self.add(self.model(**key, **(defaults or {}))), True
+        except IntegrityError as error:
+            if is_unique_violation(error) and (found := await self._find(key)):
+                return found, False
+            raise
+
+    async def bulk_update(self, *filters: ColumnElement[bool], **values: Any) -> int:
+        """Set `values` in every row that passes all filters; return how many."""
+        statement = update(self.model).where(*filters).values(**values)
+{% if cookiecutter.orm == 'sqlmodel' %}
+        return (await self.session.exec(statement)).rowcount
+{% else %}
+        result = await self.session.execute(statement)
+        return cast("CursorResult[Any]", result).rowcount
+{% endif %}
+
+    async def update(self, instance: ModelT, values: Mapping[str, Any]) -> ModelT:
+        """Set `values` in `instance` and send them.
+
+        Raises `sqlalchemy.exc.IntegrityError` if they break a constraint.
+        """
+        for name, value in values.items():
+            setattr(instance, name, value)
+        await self.session.flush()
+        return instance
+
+    async def delete(self, instance: ModelT) -> None:
+        """Delete `instance`.
+
+        Raises `sqlalchemy.exc.IntegrityError` if something still refers to it.
+        """
+        await self.session.delete(instance)
+        await self.session.flush()
+
+    async def _find(self, key: dict[str, Any]) -> ModelT | None:
+{% if cookiecutter.orm == 'sqlmodel' %}
+        query = select(self.model).filter_by(**key)
+        return (await self.session.exec(query)).one_or_none()
+{% else %}
+        query = select(self.model).filter_by(**key)
+        return (await self.session.scalars(query)).one_or_none()
+{% endif %}
+{% endblock %}

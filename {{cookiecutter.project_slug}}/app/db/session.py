@@ -1,0 +1,170 @@
+{% extends "async.jinja" %}
+{% block code %}
+"""The kinds of session: where a transaction begins, and where it ends.
+
+| kind       | for                    | transaction                              |
+| ---------- | ---------------------- | ---------------------------------------- |
+| `write`    | changing anything      | from the first statement to the commit   |
+| `read`     | one reading statement  | none: one round trip                     |
+| `snapshot` | several, of one moment | REPEATABLE READ, READ ONLY               |
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from sqlalchemy.exc import DBAPIError
+{% if cookiecutter.orm == 'sqlmodel' %}
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.pool import QueuePool
+from sqlmodel.ext.asyncio.session import AsyncSession
+{% else %}
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.pool import QueuePool
+{% endif %}
+
+from app.config import Settings
+from app.db.admission import Admission
+from app.db.engine import make_engine
+from app.db.errors import CommitOutcomeUnknownError, is_connection_lost
+{% if cookiecutter.commit == 'auto' and cookiecutter.pattern == 'repository' %}
+from app.db.guards import ONE_STATEMENT
+{% else %}
+from app.db.guards import ONE_STATEMENT, refuse_forgotten_commit
+{% endif %}
+
+# Objects stay readable after the commit, and a session that has ended raises when it
+# is used again, instead of taking a connection that nobody gives back.
+_OPTIONS: dict[str, Any] = {"expire_on_commit": False, "close_resets_only": False}
+# A readiness probe is answered soon, or it is not ready.
+_PROBE: dict[str, Any] = {
+    "database_pool_size": 1,
+    "database_max_overflow": 0,
+    "database_pool_timeout": 2,
+    "database_connect_timeout": 2,
+    "database_statement_timeout": 2,
+    "database_lock_timeout": 1,
+}
+
+
+class ReadSession(AsyncSession):
+    """A session for reading. The database refuses its writes."""
+
+
+class WriteSession(ReadSession):
+    """A session for writing; it may go wherever a `ReadSession` may, not vice versa."""
+
+    async def commit(self) -> None:
+        """Save everything since the last commit.
+
+        Raises `CommitOutcomeUnknownError` if the connection breaks meanwhile.
+        """
+        await self.flush()
+        try:
+            await super().commit()
+        except (DBAPIError, ConnectionError) as error:
+            if is_connection_lost(error):
+                raise CommitOutcomeUnknownError("connection lost in COMMIT") from error
+            raise
+
+
+class Database:
+    """The engines and their sessions; made when the app starts, disposed at its end.
+
+    One pool writes, one reads, and a single connection answers whether the database
+    is ready, whatever the pools are doing.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare everything; the first session connects."""
+        places = settings.database_pool_size + settings.database_max_overflow
+        self.write_admission = Admission(places, settings.database_pool_timeout)
+        self.read_admission = Admission(places, settings.database_pool_timeout)
+        self.write_engine = make_engine(settings)
+        self.read_engine = make_engine(settings, read_only=True)
+        self.probe_engine = make_engine(
+            settings.model_copy(update=_PROBE), read_only=True
+        )
+        self._write = async_sessionmaker(
+            self.write_engine,
+            class_=WriteSession,
+            **_OPTIONS,
+        )
+        self._read = async_sessionmaker(
+            self.read_engine,
+            class_=ReadSession,
+            autoflush=False,
+            **_OPTIONS,
+        )
+        self._read_options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
+        self._snapshot_options: dict[str, Any] = {}
+        if not settings.is_sqlite:
+            self._snapshot_options = {
+                "isolation_level": "REPEATABLE READ",
+                "postgresql_readonly": True,
+            }
+        if settings.database_pooler == "transaction":
+            # Outside a transaction nothing would set the timeouts, nor READ ONLY.
+            self._read_options = {"postgresql_readonly": True}
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[WriteSession]:
+{% if cookiecutter.pattern == 'unit_of_work' %}
+        """Give a session for units of work, each of which ends its own transaction.
+
+        Raises `ForgottenCommitError` if changes were left undecided.
+        """
+        async with self._write() as session:
+            yield session
+            refuse_forgotten_commit(session.sync_session)
+{% endif %}
+{% if cookiecutter.commit == 'auto' and cookiecutter.pattern == 'repository' %}
+        """Give a session that commits when the block ends without an exception."""
+        async with self._write() as session:
+            yield session
+            await session.commit()
+{% endif %}
+{% if cookiecutter.commit == 'manual' and cookiecutter.pattern == 'repository' %}
+        """Give a session that saves what the block itself commits.
+
+        Raises `ForgottenCommitError` if changes were left undecided.
+        """
+        async with self._write() as session:
+            yield session
+            refuse_forgotten_commit(session.sync_session)
+{% endif %}
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[ReadSession]:
+        """Give a session for one reading statement.
+
+        A second one raises `SnapshotNeededError`: it would see another moment.
+        """
+        async with self._read(
+            execution_options=self._read_options, info={ONE_STATEMENT: False}
+        ) as session:
+            yield session
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[ReadSession]:
+        """Give a session whose statements all see the same moment."""
+        async with self._read(execution_options=self._snapshot_options) as session:
+            yield session
+
+    def gauges(self) -> dict[str, int]:
+        """Count the connections of both pools, and who waits for one (S16)."""
+        engines = (self.write_engine, self.read_engine)
+        pools = [cast("QueuePool", engine.pool) for engine in engines]
+        return {
+            "size": sum(pool.size() for pool in pools),
+            "checked_in": sum(pool.checkedin() for pool in pools),
+            "checked_out": sum(pool.checkedout() for pool in pools),
+            "overflow": sum(max(pool.overflow(), 0) for pool in pools),
+            "waiting": self.write_admission.waiting + self.read_admission.waiting,
+        }
+
+    async def dispose(self) -> None:
+        """Close all connections."""
+        for engine in (self.write_engine, self.read_engine, self.probe_engine):
+            await engine.dispose()
+{% endblock %}

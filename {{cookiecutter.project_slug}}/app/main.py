@@ -1,0 +1,73 @@
+"""The application: `uvicorn app.main:app` serves it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from anyio import to_thread
+from fastapi import FastAPI
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.middleware.cors import CORSMiddleware
+
+from app import health
+from app.config import PROJECT, PYPROJECT, Settings, load_settings
+from app.db import health as database_health
+from app.db import migrations
+from app.db.session import Database
+from app.logs import configure_logging
+from app.middleware import RequestMiddleware
+from app.problems import add_problem_handlers
+{% if cookiecutter.example %}
+from app.products.router import router as products
+{% endif %}
+
+# How long the end of the process waits for requests to give back their connections.
+DRAIN_SECONDS = 5
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application; it connects to nothing before it is started (S6)."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if settings.is_sqlite and settings.environment == "development":
+            await to_thread.run_sync(migrations.upgrade, settings)
+        app.state.newest_revision = migrations.newest_revision(settings)
+        app.state.database = database = Database(settings)
+        try:
+            yield
+        finally:
+            await database.write_admission.drain(DRAIN_SECONDS)
+            await database.read_admission.drain(DRAIN_SECONDS)
+{% if cookiecutter.io == 'async' %}
+            await database.dispose()
+{% else %}
+            database.dispose()
+{% endif %}
+
+    configure_logging(settings.log_level)
+    app = FastAPI(
+        title=PYPROJECT["tool"]["app"]["title"],
+        description=PROJECT["description"],
+        version=PROJECT["version"],
+        lifespan=lifespan,
+    )
+    add_problem_handlers(app)
+    # The first one added is the innermost.
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_size)
+    app.add_middleware(RequestMiddleware, max_body_size=settings.max_body_size)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=["X-Request-ID"],
+    )
+    app.include_router(health.router)
+    app.include_router(database_health.router)
+{% if cookiecutter.example %}
+    app.include_router(products)
+{% endif %}
+    return app
+
+
+app = create_app(load_settings())

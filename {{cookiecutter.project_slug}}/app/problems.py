@@ -1,0 +1,142 @@
+"""Errors as clients see them: one shape, RFC 9457 `application/problem+json`."""
+
+import json
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+from app.db.errors import DatabaseError, describe
+from app.schemas import Problem
+
+logger = logging.getLogger(__name__)
+
+
+class ProblemError(Exception):
+    """Answer a request with a problem; raise it, or a subclass, anywhere.
+
+    `detail` is for the client: no SQL, no host name, nothing of another's data.
+    """
+
+    status: int = HTTPStatus.INTERNAL_SERVER_ERROR
+    type = "about:blank"
+    retry_after: int | None = None
+    """Seconds for the `Retry-After` header."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class NotFoundError(ProblemError):
+    """What was asked for does not exist, or not for this client."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class ConflictError(ProblemError):
+    """The request contradicts what is stored."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class ProblemResponse(Response):
+    """A problem in its media type."""
+
+    media_type = "application/problem+json"
+
+    def __init__(
+        self,
+        request: Request,
+        status: int,
+        detail: str,
+        *,
+        type: str = "about:blank",
+        retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> None:
+        problem = {
+            "type": type,
+            "title": HTTPStatus(status).phrase,
+            "status": int(status),
+            "detail": detail,
+            "instance": request.url.path,
+            **members,
+        }
+        # ASCII output: a lone surrogate from the request cannot break the answer.
+        super().__init__(json.dumps(problem), status, headers)
+        if retry_after is not None:
+            self.headers["Retry-After"] = str(retry_after)
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Document `statuses`, and those that every endpoint may answer."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {
+                ProblemResponse.media_type: {"schema": Problem.model_json_schema()}
+            },
+        }
+        for status in sorted({*statuses, 422, 500, 503, 504})
+    }
+
+
+async def _answer_problem(request: Request, error: ProblemError) -> Response:
+    if error.status >= 500:
+        logger.error("%s", error.detail, exc_info=error)
+    return ProblemResponse(
+        request,
+        error.status,
+        error.detail,
+        type=error.type,
+        retry_after=error.retry_after,
+    )
+
+
+async def _answer_http_exception(request: Request, error: HTTPException) -> Response:
+    return ProblemResponse(
+        request, error.status_code, str(error.detail), headers=error.headers
+    )
+
+
+async def _answer_validation_error(
+    request: Request, error: RequestValidationError
+) -> Response:
+    # Only where and what: the input is not echoed, it may hold a password.
+    errors = [{key: e[key] for key in ("loc", "msg", "type")} for e in error.errors()]
+    return ProblemResponse(
+        request,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The request does not fit its schema.",
+        type="validation-error",
+        errors=errors,
+    )
+
+
+async def _answer_database_error(request: Request, error: Exception) -> Response:
+    outcome = describe(error)
+    level = logging.ERROR if outcome.status >= 500 else logging.INFO
+    logger.log(level, "database: %s", outcome.type, exc_info=error)
+    return ProblemResponse(
+        request,
+        outcome.status,
+        outcome.detail,
+        type=outcome.type,
+        retry_after=outcome.retry_after,
+    )
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Answer every error that `app` raises with a problem (S17, S18)."""
+    app.exception_handler(ProblemError)(_answer_problem)
+    app.exception_handler(HTTPException)(_answer_http_exception)
+    app.exception_handler(RequestValidationError)(_answer_validation_error)
+    for error_class in (DatabaseError, SQLAlchemyError, ConnectionError):
+        app.exception_handler(error_class)(_answer_database_error)

@@ -1,0 +1,68 @@
+"""Schemas and field types that all features share."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Generic, Self, TypeVar
+
+from fastapi import Path
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+ItemT = TypeVar("ItemT")
+
+MAX_ID = 2**63 - 1
+
+
+def _storable(text: str) -> str:
+    # PostgreSQL cannot store NUL in text; SQLite can, but then cuts it off.
+    if "\0" in text:
+        raise ValueError("must not contain NUL characters")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+PathId = Annotated[int, Path(ge=1, le=MAX_ID)]
+
+
+class Body(BaseModel):
+    """What a client sends: unknown fields are refused rather than ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Paging(BaseModel):
+    """Which part of a list a client asks for."""
+
+    limit: int = Field(default=50, ge=1, le=100)
+    offset: int = Field(default=0, ge=0, le=MAX_ID)
+
+
+class Page(BaseModel, Generic[ItemT]):
+    """A part of a list; `has_more` costs no COUNT."""
+
+    items: list[ItemT]
+    limit: int
+    offset: int
+    has_more: bool
+
+    @classmethod
+    def of(cls, rows: Sequence[object], paging: Paging) -> Self:
+        """Make a page of rows that were read with a limit of one more."""
+        page = {
+            "items": rows[: paging.limit],
+            "limit": paging.limit,
+            "offset": paging.offset,
+            "has_more": len(rows) > paging.limit,
+        }
+        return cls.model_validate(page, from_attributes=True)
+
+
+class Problem(BaseModel):
+    """An error as RFC 9457 has it, `application/problem+json`."""
+
+    type: str = Field(description="What kind of error: a name, or `about:blank`.")
+    title: str = Field(description="The name of the HTTP status.")
+    status: int
+    detail: str = Field(description="What went wrong, in a sentence.")
+    instance: str = Field(description="The path of the request.")
+    errors: list[dict[str, Any]] | None = Field(
+        default=None, description="Of a validation error: `loc`, `msg`, `type` of each."
+    )

@@ -1,0 +1,92 @@
+{% extends "async.jinja" %}
+{% block code %}
+"""How Alembic reaches the database; it takes the settings of the app."""
+
+{% if cookiecutter.io == 'async' %}
+import asyncio
+
+{% endif %}
+from alembic import context
+{% if cookiecutter.orm == 'sqlmodel' %}
+from sqlalchemy import Connection
+from sqlmodel import SQLModel
+{% else %}
+from sqlalchemy import Connection
+{% endif %}
+
+from app.config import load_settings
+{% if cookiecutter.orm == 'sqlalchemy' %}
+from app.db.base import Base
+{% endif %}
+from app.db.engine import make_engine
+{% if cookiecutter.example %}
+from app.products import models as products
+{% endif %}
+
+# Alembic compares the database with the models that are imported: each feature's
+# models belong here, or their tables would be dropped.
+{% if cookiecutter.example %}
+MODELS = [products]
+{% else %}
+MODELS: list[object] = []
+{% endif %}
+{% if cookiecutter.orm == 'sqlmodel' %}
+METADATA = SQLModel.metadata
+{% else %}
+METADATA = Base.metadata
+{% endif %}
+
+# A migration may take its time, but it does not make the others queue behind it for
+# a lock: it gives up after DATABASE_LOCK_TIMEOUT, and is run again.
+NO_TIMEOUTS = {
+    "database_statement_timeout": 0,
+    "database_idle_in_transaction_timeout": 0,
+}
+
+
+def migrate(connection: Connection) -> None:
+    """Run what Alembic was told to, in one transaction."""
+    context.configure(
+        connection=connection,
+        target_metadata=METADATA,
+        render_as_batch=connection.dialect.name == "sqlite",
+        transactional_ddl=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def run_online() -> None:
+    """Connect and migrate."""
+    settings = context.config.attributes.get("settings") or load_settings()
+    engine = make_engine(settings.model_copy(update=NO_TIMEOUTS))
+    async with engine.begin() as connection:
+{% if cookiecutter.io == 'async' %}
+        await connection.run_sync(migrate)
+{% else %}
+        migrate(connection)
+{% endif %}
+    await engine.dispose()
+
+
+def run_offline() -> None:
+    """Print the SQL instead of running it (`alembic upgrade head --sql`)."""
+    settings = load_settings()
+    context.configure(
+        dialect_name="sqlite" if settings.is_sqlite else "postgresql",
+        target_metadata=METADATA,
+        literal_binds=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    run_offline()
+else:
+{% if cookiecutter.io == 'async' %}
+    asyncio.run(run_online())
+{% else %}
+    run_online()
+{% endif %}
+{% endblock %}
