@@ -1,7 +1,6 @@
 """Errors as clients see them: one shape, RFC 9457 `application/problem+json`."""
 
 import json
-import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -12,9 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from app.db.errors import DatabaseError, describe
+from app.logs import current_route, logger
 from app.schemas import Problem
-
-logger = logging.getLogger(__name__)
 
 
 class ProblemError(Exception):
@@ -90,7 +88,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 async def _answer_problem(request: Request, error: ProblemError) -> Response:
     if error.status >= 500:
-        logger.error("%s", error.detail, exc_info=error)
+        logger.error("%s: %s", current_route(), error.detail, exc_info=error)
     return ProblemResponse(
         request,
         error.status,
@@ -122,8 +120,10 @@ async def _answer_validation_error(
 
 async def _answer_database_error(request: Request, error: Exception) -> Response:
     outcome = describe(error)
-    level = logging.ERROR if outcome.status >= 500 else logging.INFO
-    logger.log(level, "database: %s", outcome.type, exc_info=error)
+    if outcome.status >= 500:
+        logger.error("%s: %s", current_route(), outcome.type, exc_info=error)
+    else:
+        logger.info("%s: %s: %s", current_route(), outcome.type, error)
     return ProblemResponse(
         request,
         outcome.status,

@@ -7,17 +7,10 @@ import asyncio
 
 {% endif %}
 from alembic import context
-{% if cookiecutter.orm == 'sqlmodel' %}
 from sqlalchemy import Connection
-from sqlmodel import SQLModel
-{% else %}
-from sqlalchemy import Connection
-{% endif %}
 
 from app.config import load_settings
-{% if cookiecutter.orm == 'sqlalchemy' %}
-from app.db.base import Base
-{% endif %}
+from app.db.base import metadata
 from app.db.engine import make_engine
 {% if cookiecutter.example %}
 from app.products import models as products
@@ -29,11 +22,6 @@ from app.products import models as products
 MODELS = [products]
 {% else %}
 MODELS: list[object] = []
-{% endif %}
-{% if cookiecutter.orm == 'sqlmodel' %}
-METADATA = SQLModel.metadata
-{% else %}
-METADATA = Base.metadata
 {% endif %}
 
 # A migration may take its time, but it does not make the others queue behind it for
@@ -48,7 +36,7 @@ def migrate(connection: Connection) -> None:
     """Run what Alembic was told to, in one transaction."""
     context.configure(
         connection=connection,
-        target_metadata=METADATA,
+        target_metadata=metadata,
         render_as_batch=connection.dialect.name == "sqlite",
         transactional_ddl=True,
     )
@@ -74,7 +62,7 @@ def run_offline() -> None:
     settings = load_settings()
     context.configure(
         dialect_name="sqlite" if settings.is_sqlite else "postgresql",
-        target_metadata=METADATA,
+        target_metadata=metadata,
         literal_binds=True,
     )
     with context.begin_transaction():

@@ -6,21 +6,20 @@ from collections.abc import Mapping, Sequence
 {% if cookiecutter.orm == 'sqlmodel' %}
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, inspect
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import col, select, update
+from sqlmodel import select, update
 {% else %}
 from typing import Any, Generic, TypeVar, cast
 
-from sqlalchemy import ColumnElement, CursorResult, select, update
+from sqlalchemy import ColumnElement, CursorResult, inspect, select, update
 from sqlalchemy.exc import IntegrityError
 {% endif %}
 
-from app.db.base import Base
 from app.db.errors import is_unique_violation
 from app.db.session import ReadSession, WriteSession
 
-ModelT = TypeVar("ModelT", bound=Base)
+ModelT = TypeVar("ModelT")
 
 
 class ReadRepository(Generic[ModelT]):
@@ -43,14 +42,13 @@ class ReadRepository(Generic[ModelT]):
         offset: int = 0,
     ) -> Sequence[ModelT]:
         """Return at most `limit` rows that pass all filters, ordered by id."""
+        primary_key = inspect(self.model).primary_key
+        query = select(self.model).where(*filters).order_by(*primary_key)
+        query = query.limit(limit).offset(offset)
 {% if cookiecutter.orm == 'sqlmodel' %}
-        query = select(self.model).where(*filters).order_by(col(self.model.id))
-        result = await self.session.exec(query.limit(limit).offset(offset))
-        return result.all()
+        return (await self.session.exec(query)).all()
 {% else %}
-        query = select(self.model).where(*filters).order_by(self.model.id)
-        result = await self.session.scalars(query.limit(limit).offset(offset))
-        return result.all()
+        return (await self.session.scalars(query)).all()
 {% endif %}
 
 
@@ -122,11 +120,10 @@ class Repository(ReadRepository[ModelT]):
         await self.session.flush()
 
     async def _find(self, key: dict[str, Any]) -> ModelT | None:
-{% if cookiecutter.orm == 'sqlmodel' %}
         query = select(self.model).filter_by(**key)
+{% if cookiecutter.orm == 'sqlmodel' %}
         return (await self.session.exec(query)).one_or_none()
 {% else %}
-        query = select(self.model).filter_by(**key)
         return (await self.session.scalars(query)).one_or_none()
 {% endif %}
 {% endblock %}

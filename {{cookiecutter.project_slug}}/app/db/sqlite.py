@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
 from app.config import Settings
 
@@ -61,6 +61,18 @@ def prepare_sqlite(engine: Engine, settings: Settings, *, read_only: bool) -> No
     def begin(connection: Connection) -> None:
         if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
             connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    @event.listens_for(engine, "reset")
+    def reset(
+        connection: DBAPIConnection,
+        entry: ConnectionPoolEntry,
+        state: PoolResetState,
+    ) -> None:
+        # Unlike PostgreSQL, SQLite keeps a transaction open whose COMMIT has failed,
+        # and SQLAlchemy takes it for ended.
+        driver: Any = entry.driver_connection
+        if state.asyncio_safe and driver.in_transaction:
+            connection.rollback()
 
     if timeout := settings.database_statement_timeout:
 

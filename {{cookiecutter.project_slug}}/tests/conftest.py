@@ -1,0 +1,86 @@
+"""What all tests share: databases, the app on them, a client, the leak check."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import Table
+from starlette.testclient import TestClient
+
+from app.config import Settings
+from app.db.base import metadata
+from app.db.migrations import upgrade
+from app.main import create_app
+from tests.support import (
+    call,
+    count_leaks,
+    create_database,
+    drop_database,
+    empty_tables,
+    make_settings,
+)
+
+SERVER_URL = os.environ.get("TEST_DATABASE_URL")
+DATABASES = ["sqlite", "postgresql"] if SERVER_URL else ["sqlite"]
+
+# The apps that run at the moment, each with the tables to empty after a test.
+running: list[tuple[FastAPI, TestClient, list[Table]]] = []
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run asynchronous tests with asyncio, as uvicorn runs the app."""
+    return "asyncio"
+
+
+@contextmanager
+def fresh_database(kind: str, folder: Path) -> Iterator[str]:
+    """Give the URL of an empty database, which goes away afterwards."""
+    if kind == "sqlite":
+        yield f"sqlite:///{folder / 'test.db'}"
+    else:
+        assert SERVER_URL is not None
+        url = create_database(SERVER_URL)
+        yield url
+        drop_database(SERVER_URL, url)
+
+
+@contextmanager
+def serve(app: FastAPI, tables: list[Table]) -> Iterator[TestClient]:
+    """Start `app` and give a client; `tables` are emptied after each test."""
+    with TestClient(app) as client:
+        running.append((app, client, tables))
+        yield client
+        running.pop()
+
+
+@pytest.fixture(scope="session", params=DATABASES)
+def settings(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Settings]:
+    """Give settings with a migrated database, one for each kind of database."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with fresh_database(request.param, folder) as url:
+        settings = make_settings(url)
+        upgrade(settings)
+        yield settings
+
+
+@pytest.fixture(scope="session")
+def client(settings: Settings) -> Iterator[TestClient]:
+    """Give a client of the app."""
+    with serve(create_app(settings), metadata.sorted_tables[::-1]) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def leave_nothing() -> Iterator[None]:
+    """After each test: no connection leaks (S5), and the tables are empty."""
+    yield
+    for app, client, tables in running:
+        database = app.state.database
+        assert call(client, count_leaks, database) == 0, "a connection leaked"
+        call(client, empty_tables, database, tables)

@@ -1,0 +1,83 @@
+{% extends "async.jinja" %}
+{% block code %}
+"""An app with the probe's endpoints, and sessions of the tests' own."""
+
+{% if cookiecutter.io == 'async' %}
+from collections.abc import AsyncIterator, Iterator
+{% else %}
+from collections.abc import Iterator
+{% endif %}
+
+import pytest
+{% if cookiecutter.io == 'async' %}
+from sqlalchemy.ext.asyncio import AsyncConnection
+{% else %}
+from sqlalchemy import Connection
+{% endif %}
+from starlette.testclient import TestClient
+
+from app.config import Settings
+from app.db.session import Database, WriteSession
+from app.main import create_app
+from tests.conftest import serve
+from tests.session import probe as notes
+from tests.support import count_leaks, create_table, empty_tables, run
+
+TABLE = notes.Base.metadata.tables["notes"]
+
+
+@pytest.fixture(scope="session")
+def notes_settings(settings: Settings) -> Settings:
+    """Give a small pool and short timeouts, on a database with the table of notes."""
+    run(create_table, settings, TABLE)
+    return settings.model_copy(
+        update={
+            "database_pool_size": 2,
+            "database_pool_timeout": 1,
+            "database_statement_timeout": 1,
+            "database_lock_timeout": 0.5,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def probe(notes_settings: Settings) -> Iterator[TestClient]:
+    """Give a client of an app with the probe's endpoints."""
+    app = create_app(notes_settings)
+    app.include_router(notes.router)
+    with serve(app, [TABLE]) as client:
+        yield client
+
+
+@pytest.fixture
+async def database(notes_settings: Settings) -> AsyncIterator[Database]:
+    """Give engines and sessions without an app around them."""
+    database = Database(notes_settings)
+    yield database
+    assert await count_leaks(database) == 0
+    await empty_tables(database, [TABLE])
+    await database.dispose()
+
+
+@pytest.fixture
+async def connection(database: Database) -> AsyncIterator[AsyncConnection]:
+    """Give a connection whose transaction is never committed."""
+    async with database.write_engine.connect() as connection:
+        await connection.begin()
+        yield connection
+        await connection.rollback()
+
+
+@pytest.fixture
+async def session(connection: AsyncConnection) -> AsyncIterator[WriteSession]:
+    """Give a session for tests of repositories: its commits end savepoints only.
+
+    Whatever depends on a real COMMIT is tested with `database` or `probe`.
+    """
+    async with WriteSession(
+        connection,
+        join_transaction_mode="create_savepoint",
+        expire_on_commit=False,
+    ) as session:
+        yield session
+{% endblock %}

@@ -1,0 +1,243 @@
+{% extends "async.jinja" %}
+{% block code %}
+"""Endpoints that do what a session layer has to survive, on a table of their own."""
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+{% if cookiecutter.io == 'async' %}
+from anyio import to_thread
+{% endif %}
+from fastapi import BackgroundTasks, HTTPException, Request, Response
+from pydantic import BaseModel
+from sqlalchemy import CheckConstraint, ForeignKey, func, insert, select, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.db.dependencies import ReadDep, SnapshotDep, WriteDep
+from app.db.places import get_database
+from app.db.session import Database, ReadSession, WriteSession
+from app.routing import Router
+
+router = Router(prefix="/notes")
+# What `hold` waits for.
+gate = threading.Event()
+# What background tasks have seen.
+seen: list[int] = []
+
+
+class Base(DeclarativeBase):
+    """The base of the tests' own model, apart from the app's."""
+
+
+class Note(Base):
+    """A note; only the COMMIT finds out that there is no such parent."""
+
+    __tablename__ = "notes"
+    __table_args__ = (CheckConstraint("text <> 'forbidden'"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str | None] = mapped_column(unique=True, nullable=False)
+    parent_id: Mapped[int | None] = mapped_column(
+        ForeignKey("notes.id", deferrable=True, initially="DEFERRED")
+    )
+
+
+class NoteIn(BaseModel):
+    """A note to store."""
+
+    text: str | None = "note"
+    parent_id: int | None = None
+
+
+class NoteOut(BaseModel):
+    """A stored note."""
+
+    id: int
+    text: str
+
+
+def session_of(db: WriteDep) -> WriteSession:
+    """Return the session itself."""
+{% if cookiecutter.pattern == 'unit_of_work' %}
+    return db.session
+{% else %}
+    return db
+{% endif %}
+
+
+@asynccontextmanager
+async def unit(db: WriteDep) -> AsyncIterator[WriteSession]:
+    """Give the session, and save afterwards as this project's services do."""
+{% if cookiecutter.pattern == 'unit_of_work' %}
+    async with db:
+        yield db.session
+{% if cookiecutter.commit == 'manual' %}
+        await db.commit()
+{% endif %}
+{% else %}
+    yield db
+{% if cookiecutter.commit == 'manual' %}
+    await db.commit()
+{% endif %}
+{% endif %}
+
+
+async def add(session: WriteSession, note: NoteIn) -> Note:
+    """Add a note without saving it."""
+    stored = Note(text=note.text, parent_id=note.parent_id)
+    session.add(stored)
+    await session.flush()
+    return stored
+
+
+async def count(session: ReadSession) -> int:
+    """Return how many notes there are."""
+    return await session.scalar(select(func.count()).select_from(Note)) or 0
+
+
+async def count_apart(database: Database) -> int:
+    """Return how many notes somebody else sees."""
+    async with database.read() as session:
+        return await count(session)
+
+
+@router.post("", status_code=201, response_model=NoteOut)
+async def save(db: WriteDep, note: NoteIn) -> Note:
+    """Save a note."""
+    async with unit(db) as session:
+        return await add(session, note)
+
+
+@router.post("/then-raise/{status}")
+async def save_then_raise(db: WriteDep, note: NoteIn, status: int) -> None:
+    """Fail after a unit has ended well."""
+    async with unit(db) as session:
+        await add(session, note)
+    raise HTTPException(status)
+
+
+@router.post("/raise/{status}")
+async def raise_inside(db: WriteDep, note: NoteIn, status: int) -> None:
+    """Fail inside a unit."""
+    async with unit(db) as session:
+        await add(session, note)
+        raise HTTPException(status) if status else RuntimeError("a bug")
+
+
+@router.post("/undecided/{status}", response_model=None)
+async def leave_undecided(db: WriteDep, note: NoteIn, status: int) -> Response:
+    """Change something, decide nothing, and return a response."""
+    await add(session_of(db), note)
+    return Response(status_code=status)
+
+
+@router.post("/pending", status_code=201)
+async def leave_pending(db: WriteDep, note: NoteIn) -> None:
+    """Add something without even sending it."""
+    session_of(db).add(Note(text=note.text))
+
+
+@router.post("/undone", status_code=201)
+async def leave_undone(db: WriteDep, note: NoteIn) -> None:
+    """Change something and take it back, with a savepoint and then as a whole."""
+    session = session_of(db)
+    async with session.begin_nested() as savepoint:
+        await add(session, note)
+        await savepoint.rollback()
+    await add(session, note)
+    await session.rollback()
+
+
+@router.post("/savepoint-only", status_code=201)
+async def undo_savepoint(db: WriteDep, note: NoteIn) -> None:
+    """Take back the only change, by its savepoint."""
+    session = session_of(db)
+    async with session.begin_nested() as savepoint:
+        await add(session, note)
+        await savepoint.rollback()
+
+
+@router.post("/invalid-response", response_model=NoteOut)
+async def answer_nonsense(db: WriteDep, note: NoteIn) -> str:
+    """Save a note, and answer what the schema forbids."""
+    async with unit(db) as session:
+        await add(session, note)
+    return "nonsense"
+
+
+@router.post("/background", status_code=202)
+async def save_then_work(
+    request: Request,
+    db: WriteDep,
+    note: NoteIn,
+    tasks: BackgroundTasks,
+) -> None:
+    """Save a note, then count the notes in the background."""
+
+    async def look() -> None:
+        seen.append(await count_apart(get_database(request)))
+
+    async with unit(db) as session:
+        await add(session, note)
+    tasks.add_task(look)
+
+
+@router.get("")
+async def list_notes(db: ReadDep) -> int:
+    """Count the notes, with one statement."""
+    return await count(db)
+
+
+@router.get("/twice")
+async def list_twice(db: ReadDep) -> int:
+    """Read with two statements, and no snapshot."""
+    return await count(db) + await count(db)
+
+
+@router.get("/around/{text}")
+async def read_around_a_write(request: Request, db: SnapshotDep, text: str) -> int:
+    """Count, let somebody else save a note, count again; return the difference."""
+    before = await count(db)
+    async with get_database(request).write_engine.begin() as connection:
+        await connection.execute(insert(Note).values(text=text))
+    return await count(db) - before
+
+
+@router.post("/while-reading")
+async def write_while_reading(db: ReadDep, note: NoteIn) -> None:
+    """Write where only reading is allowed."""
+    db.add(Note(text=note.text))
+    await db.flush()
+
+
+@router.post("/in-snapshot")
+async def write_in_snapshot(db: SnapshotDep, note: NoteIn) -> None:
+    """Write where only reading is allowed, in a transaction."""
+    db.add(Note(text=note.text))
+    await db.flush()
+
+
+@router.get("/hold")
+async def hold(db: ReadDep) -> int:
+    """Hold a connection until the gate opens."""
+    notes = await count(db)
+{% if cookiecutter.io == 'async' %}
+    await to_thread.run_sync(gate.wait)
+{% else %}
+    gate.wait()
+{% endif %}
+    return notes
+
+
+@router.get("/slow")
+async def slow(db: SnapshotDep) -> None:
+    """Run a statement that takes far too long."""
+    await db.connection()
+    await db.scalar(
+        text(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+            " WHERE i < 1000000000) SELECT max(i) FROM n"
+        )
+    )
+{% endblock %}

@@ -1,0 +1,68 @@
+"""A full pool delays, then refuses, and recovers (S15). It has two connections here."""
+
+import time
+from collections.abc import Iterator
+from threading import Thread
+
+import pytest
+from httpx2 import Response
+from starlette.testclient import TestClient
+
+from tests.session import probe as notes
+from tests.support import at_once
+
+
+@pytest.fixture
+def full_pool(probe: TestClient) -> Iterator[TestClient]:
+    """Give a client while both connections for reading are held."""
+    notes.gate.clear()
+    holders = [Thread(target=probe.get, args=["/notes/hold"]) for _ in range(2)]
+    for holder in holders:
+        holder.start()
+    deadline = time.monotonic() + 5
+    while probe.app.state.database.gauges()["checked_out"] < 2:  # type: ignore[attr-defined]
+        assert time.monotonic() < deadline, "the pool did not fill"
+    yield probe
+    notes.gate.set()
+    for holder in holders:
+        holder.join()
+    assert probe.get("/notes").status_code == 200
+
+
+def test_waiting_ends_with_503_within_the_pool_timeout(full_pool: TestClient) -> None:
+    start = time.monotonic()
+    answers = at_once(lambda _: full_pool.get("/notes"), 60)
+    assert time.monotonic() - start < 5
+    assert {answer.status_code for answer in answers} == {503}
+    assert {answer.json()["type"] for answer in answers} == {"pool-exhausted"}
+    assert all(answer.headers["Retry-After"].isdecimal() for answer in answers)
+
+
+def test_waiting_holds_up_neither_writing_nor_health(full_pool: TestClient) -> None:
+    waiting = Thread(target=at_once, args=[lambda _: full_pool.get("/notes"), 60])
+    waiting.start()
+    assert full_pool.get("/health/live").status_code == 200
+    assert full_pool.get("/health/ready").status_code == 200
+    assert full_pool.post("/notes", json={}).status_code == 201
+    waiting.join()
+
+
+def test_whoever_waits_gets_the_place_that_becomes_free(full_pool: TestClient) -> None:
+    answers: list[Response] = []
+
+    def wait() -> None:
+        answers.extend(at_once(lambda _: full_pool.get("/notes"), 9))
+
+    waiting = Thread(target=wait)
+    waiting.start()
+    notes.gate.set()
+    waiting.join()
+    assert [answer.status_code for answer in answers] == [200] * 9
+
+
+def test_many_at_once_are_all_served(probe: TestClient) -> None:
+    def save(number: int) -> int:
+        return probe.post("/notes", json={"text": f"note {number}"}).status_code
+
+    assert set(at_once(save, 60)) <= {201, 503}
+    assert probe.get("/notes").status_code == 200

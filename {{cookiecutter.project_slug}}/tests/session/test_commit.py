@@ -1,0 +1,115 @@
+"""Where a transaction ends, and what is left when it ends badly (S1, S3, S4)."""
+
+{% if cookiecutter.commit == 'auto' and cookiecutter.pattern == 'repository' %}
+import pytest
+{% else %}
+import logging
+
+import pytest
+{% endif %}
+from starlette.testclient import TestClient
+
+from tests.session import probe as notes
+
+UNKNOWN_PARENT = {"text": "orphan", "parent_id": 1_000_000}
+
+
+def count(probe: TestClient) -> int:
+    answer = probe.get("/notes")
+    assert answer.status_code == 200
+    return int(answer.text)
+
+
+def test_a_saved_note_is_there_for_everybody(probe: TestClient) -> None:
+    for number in range(60):
+        answer = probe.post("/notes", json={"text": f"note {number}"})
+        assert answer.status_code == 201
+        assert count(probe) == number + 1
+
+
+def test_a_failed_commit_is_an_error_and_stores_nothing(probe: TestClient) -> None:
+    answer = probe.post("/notes", json=UNKNOWN_PARENT)
+    assert answer.status_code == 409
+    assert answer.json()["type"] == "reference-conflict"
+    assert count(probe) == 0
+
+
+def test_background_tasks_begin_after_the_commit(probe: TestClient) -> None:
+    notes.seen.clear()
+    assert probe.post("/notes/background", json={}).status_code == 202
+    assert notes.seen == [1]
+
+
+def test_a_failed_commit_starts_no_background_task(probe: TestClient) -> None:
+    notes.seen.clear()
+    answer = probe.post("/notes/background", json=UNKNOWN_PARENT)
+    assert answer.status_code == 409
+    assert notes.seen == []
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_an_exception_inside_a_unit_saves_nothing(
+    probe: TestClient, status: int
+) -> None:
+    answer = probe.post(f"/notes/raise/{status}", json={})
+    assert answer.status_code == status
+    assert count(probe) == 0
+
+
+def test_a_bug_inside_a_unit_saves_nothing(probe: TestClient) -> None:
+    answer = probe.post("/notes/raise/0", json={})
+    assert answer.status_code == 500
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert "a bug" not in answer.text
+    assert count(probe) == 0
+
+
+@pytest.mark.parametrize("status", [400, 409, 500])
+def test_a_returned_error_saves_nothing_undecided(
+    probe: TestClient, status: int
+) -> None:
+    answer = probe.post(f"/notes/undecided/{status}", json={})
+    assert answer.status_code == status
+    assert count(probe) == 0
+
+
+{% if cookiecutter.commit == 'auto' and cookiecutter.pattern == 'repository' %}
+def test_the_session_commits_what_nobody_else_has(probe: TestClient) -> None:
+    assert probe.post("/notes/undecided/200", json={}).status_code == 200
+    assert count(probe) == 1
+
+
+def test_the_session_commits_what_was_not_even_sent(probe: TestClient) -> None:
+    assert probe.post("/notes/pending", json={}).status_code == 201
+    assert count(probe) == 1
+
+
+def test_the_request_is_the_unit(probe: TestClient) -> None:
+    assert probe.post("/notes/then-raise/418", json={}).status_code == 418
+    assert probe.post("/notes/invalid-response", json={}).status_code == 500
+    assert count(probe) == 0
+{% else %}
+@pytest.mark.parametrize("path", ["/notes/undecided/200", "/notes/pending"])
+def test_a_forgotten_commit_is_loud(
+    probe: TestClient, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    with caplog.at_level(logging.ERROR, "app"):
+        answer = probe.post(path, json={})
+    assert answer.status_code == 500
+    route = path.replace("200", "{status}")
+    assert f"POST {route}" in caplog.text
+    assert count(probe) == 0
+
+
+def test_what_was_committed_before_an_error_stays(probe: TestClient) -> None:
+    first, second = {"text": "first"}, {"text": "second"}
+    assert probe.post("/notes/then-raise/418", json=first).status_code == 418
+    assert probe.post("/notes/invalid-response", json=second).status_code == 500
+    assert count(probe) == 2
+{% endif %}
+
+
+@pytest.mark.parametrize("path", ["/notes/undone", "/notes/savepoint-only"])
+def test_what_was_taken_back_is_not_forgotten(probe: TestClient, path: str) -> None:
+    assert probe.post(path, json={}).status_code == 201
+    assert count(probe) == 0

@@ -1,0 +1,55 @@
+"""A request has one session, of one kind (S2)."""
+
+from collections.abc import Iterator
+
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from app.config import Settings
+from app.db import dependencies
+from app.main import create_app
+from app.routing import Route
+from tests.session import probe
+
+{% if cookiecutter.pattern == 'unit_of_work' %}
+WRITE = dependencies.get_unit_of_work
+{% else %}
+WRITE = dependencies.get_write_session
+{% endif %}
+KINDS = {WRITE, dependencies.get_read_session, dependencies.get_snapshot}
+
+
+def sessions(dependant: Dependant) -> Iterator[Dependant]:
+    for dependency in dependant.dependencies:
+        if dependency.call in KINDS:
+            yield dependency
+        yield from sessions(dependency)
+
+
+def routes(settings: Settings) -> list[APIRoute]:
+    app = create_app(settings)
+    app.include_router(probe.router)
+    found = [
+        context.original_route
+        for context in iter_route_contexts(app.routes)
+        if isinstance(context.original_route, APIRoute)
+    ]
+    assert len(found) > 10
+    return found
+
+
+def test_no_endpoint_takes_two_kinds_of_session(settings: Settings) -> None:
+    for route in routes(settings):
+        kinds = {dependency.call for dependency in sessions(route.dependant)}
+        assert len(kinds) <= 1, f"{route.path} takes several kinds of session"
+
+
+def test_every_session_ends_before_the_answer(settings: Settings) -> None:
+    for route in routes(settings):
+        for dependency in sessions(route.dependant):
+            assert dependency.scope == "function", f"{route.path} bypasses the alias"
+
+
+def test_every_route_shows_its_status_to_the_session(settings: Settings) -> None:
+    for route in routes(settings):
+        assert isinstance(route, Route), f"{route.path} is not on an app.routing.Router"

@@ -1,0 +1,114 @@
+{% extends "async.jinja" %}
+{% block code %}
+"""Engines and pools follow the settings (S6, S10, S14)."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url, text
+
+from app.config import PROJECT, ROOT, Settings
+from app.db.engine import make_engine
+from app.db.session import Database
+from tests.session.probe import Note, count
+from tests.support import execute, make_settings
+
+only_postgresql = "SQLite has no server, and so nothing of this"
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
+def test_every_spelling_of_postgresql_gets_our_driver(scheme: str) -> None:
+    engine = make_engine(make_settings(f"{scheme}://user:secret@host/name"))
+{% if cookiecutter.io == 'async' %}
+    assert engine.url.drivername == "postgresql+asyncpg"
+{% else %}
+    assert engine.url.drivername == "postgresql+psycopg"
+{% endif %}
+
+
+async def test_urls_are_taken_as_hosts_hand_them_out(notes_settings: Settings) -> None:
+    if notes_settings.is_sqlite:
+        pytest.skip(only_postgresql)
+    query = {"sslmode": "prefer", "channel_binding": "prefer", "connect_timeout": "9"}
+    url = make_url(notes_settings.database_url.get_secret_value())
+    url = url.set(drivername="postgres", query=query)
+    await execute(make_settings(url.render_as_string(hide_password=False)), "SELECT 1")
+
+
+def test_importing_the_app_connects_to_nothing() -> None:
+    script = (
+        "import socket, sqlite3\n"
+        "def refuse(*_): raise SystemExit('connected')\n"
+        "socket.socket.connect = sqlite3.connect = refuse\n"
+        "import app.main\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+def test_the_pools_have_the_size_that_is_set() -> None:
+    settings = make_settings(
+        "sqlite:///test.db", database_pool_size=3, database_max_overflow=2
+    )
+    database = Database(settings)
+    for engine in (database.write_engine, database.read_engine):
+        pool: Any = engine.pool
+        assert (pool.size(), pool._max_overflow) == (3, 2)
+
+
+async def test_a_connection_is_used_again(database: Database) -> None:
+    for _ in range(5):
+        async with database.write() as session:
+            await session.get(Note, 1)
+    pool: Any = database.write_engine.pool
+    assert pool.checkedin() == 1
+
+
+@pytest.mark.parametrize("pooler", ["none", "transaction"])
+async def test_timeouts_hold_in_every_session(
+    notes_settings: Settings,
+    pooler: str,
+) -> None:
+    if notes_settings.is_sqlite:
+        pytest.skip(only_postgresql)
+    settings = notes_settings.model_copy(update={"database_pooler": pooler})
+    database = Database(settings)
+    for kind in (database.write, database.read, database.snapshot):
+        for name, value in {
+            "statement_timeout": "1s",
+            "lock_timeout": "500ms",
+            "idle_in_transaction_session_timeout": "1min",
+            "application_name": PROJECT["name"],
+            "TimeZone": "UTC",
+        }.items():
+            async with kind() as session:
+                assert await session.scalar(text(f"SHOW {name}")) == value
+    await database.dispose()
+
+
+async def test_a_pooled_read_session_only_reads(notes_settings: Settings) -> None:
+    if notes_settings.is_sqlite:
+        pytest.skip(only_postgresql)
+    settings = notes_settings.model_copy(update={"database_pooler": "transaction"})
+    database = Database(settings)
+    for kind in (database.read, database.snapshot):
+        async with kind() as session:
+            assert await session.scalar(text("SHOW transaction_read_only")) == "on"
+    async with database.write() as writer:
+        assert await writer.scalar(text("SHOW transaction_read_only")) == "off"
+    await database.dispose()
+
+
+async def test_a_killed_connection_fails_nobody(
+    database: Database,
+    notes_settings: Settings,
+) -> None:
+    if notes_settings.is_sqlite:
+        pytest.skip(only_postgresql)
+    async with database.read() as session:
+        pid = await session.scalar(text("SELECT pg_backend_pid()"))
+    await execute(notes_settings, f"SELECT pg_terminate_backend({pid}, 5000)")
+    async with database.read() as session:
+        assert await count(session) == 0
+{% endblock %}

@@ -1,0 +1,132 @@
+{% extends "async.jinja" %}
+{% block code %}
+"""What the client is told about an error of the database, by SQLSTATE (S17)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import exc, text
+from starlette.testclient import TestClient
+
+from app.db import errors
+from app.db.session import Database
+from app.main import create_app
+from tests.support import make_settings
+
+
+class DriverError(Exception):
+    """An error as a PostgreSQL driver raises it."""
+
+    def __init__(self, sqlstate: str | None) -> None:
+        super().__init__("secret")
+        self.sqlstate = sqlstate
+
+
+def database_error(sqlstate: str | None, *, lost: bool = False) -> exc.DBAPIError:
+    return exc.DBAPIError(
+        "SELECT secret", None, DriverError(sqlstate), connection_invalidated=lost
+    )
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "status", "type"),
+    [
+        ("23505", 409, "already-exists"),
+        ("23P01", 409, "already-exists"),
+        ("23503", 409, "reference-conflict"),
+        ("23001", 409, "reference-conflict"),
+        ("23502", 422, "invalid-data"),
+        ("23514", 422, "invalid-data"),
+        ("22003", 422, "invalid-data"),
+        ("40001", 503, "database-busy"),
+        ("40P01", 503, "database-busy"),
+        ("55P03", 503, "database-busy"),
+        ("57014", 504, "database-timeout"),
+        ("08006", 503, "database-unavailable"),
+        ("53300", 503, "database-unavailable"),
+        ("57P01", 503, "database-unavailable"),
+        ("25006", 500, "about:blank"),
+        ("42P01", 500, "about:blank"),
+        (None, 500, "about:blank"),
+    ],
+)
+def test_the_sqlstate_decides(sqlstate: str | None, status: int, type: str) -> None:
+    outcome = errors.describe(database_error(sqlstate))
+    assert (outcome.status, outcome.type) == (status, type)
+    assert (outcome.retry_after is not None) == (status == 503)
+
+
+def test_a_lost_connection_is_unavailable_whatever_the_sqlstate() -> None:
+    assert errors.describe(database_error(None, lost=True)) is errors.UNAVAILABLE
+    assert errors.describe(ConnectionResetError()) is errors.UNAVAILABLE
+
+
+def test_a_commit_with_unknown_outcome_invites_no_retry() -> None:
+    outcome = errors.describe(errors.CommitOutcomeUnknownError())
+    assert (outcome.status, outcome.type) == (503, "commit-outcome-unknown")
+    assert outcome.retry_after is None
+
+
+def test_a_waiting_pool_is_exhausted() -> None:
+    assert errors.describe(exc.TimeoutError()) is errors.EXHAUSTED
+    assert errors.describe(errors.PoolExhaustedError()) is errors.EXHAUSTED
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "type"),
+    [
+        ({"text": "forbidden"}, 422, "invalid-data"),
+        ({"text": None}, 422, "invalid-data"),
+        ({"text": "taken"}, 409, "already-exists"),
+        ({"text": "orphan", "parent_id": 1_000_000}, 409, "reference-conflict"),
+    ],
+)
+def test_constraints_answer_without_a_word_of_sql(
+    probe: TestClient, body: dict[str, object], status: int, type: str
+) -> None:
+    assert probe.post("/notes", json={"text": "taken"}).status_code == 201
+    answer = probe.post("/notes", json=body)
+    assert (answer.status_code, answer.json()["type"]) == (status, type)
+    for word in ("notes.", "INSERT", "sqlite", "psycopg", "asyncpg", "constraint"):
+        assert word not in answer.text
+
+
+def test_a_slow_statement_is_stopped(probe: TestClient) -> None:
+    answer = probe.get("/notes/slow")
+    assert (answer.status_code, answer.json()["type"]) == (504, "database-timeout")
+    assert probe.get("/notes").status_code == 200
+
+
+async def test_waiting_for_a_lock_ends(database: Database, probe: TestClient) -> None:
+    async with database.write_engine.begin() as other:
+        if other.dialect.name == "postgresql":
+            await other.execute(text("LOCK TABLE notes"))
+        answer = probe.post("/notes", json={})
+    assert (answer.status_code, answer.json()["type"]) == (503, "database-busy")
+    assert probe.post("/notes", json={}).status_code == 201
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def unreachable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TestClient]:
+    """Give a client of an app whose database cannot be reached."""
+    url = "postgresql://somebody:secret@127.0.0.1:1/nothing"
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'missing' / 'test.db'}"
+    with TestClient(create_app(make_settings(url))) as client:
+        yield client
+
+
+def test_an_unreachable_database_is_unavailable(unreachable: TestClient) -> None:
+    answer = unreachable.get("/health/database")
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "database-unavailable"
+    assert "Retry-After" in answer.headers
+    for word in ("127.0.0.1", "secret", "missing"):
+        assert word not in answer.text
+
+
+def test_an_unreachable_database_is_not_ready(unreachable: TestClient) -> None:
+    assert unreachable.get("/health/live").status_code == 200
+    assert unreachable.get("/health/ready").status_code == 503
+{% endblock %}

@@ -1,0 +1,75 @@
+{% extends "async.jinja" %}
+{% block code %}
+"""Sessions give back what they took, however they end (S5)."""
+
+import logging
+
+{% if cookiecutter.io == 'async' %}
+import anyio
+{% endif %}
+import pytest
+from sqlalchemy.exc import InvalidRequestError
+
+from app.config import Settings
+from app.db.session import Database
+from tests.session.probe import Note, count
+from tests.support import count_leaks
+
+
+async def test_a_session_cannot_be_used_after_its_end(database: Database) -> None:
+    async with database.write() as session:
+        await session.get(Note, 1)
+    with pytest.raises(InvalidRequestError, match="permanently closed"):
+        await session.get(Note, 1)
+
+
+async def test_objects_stay_readable_after_the_commit(database: Database) -> None:
+    async with database.write() as session:
+        note = Note(text="kept")
+        session.add(note)
+        await session.commit()
+    assert note.text == "kept"
+    assert note.id is not None
+
+
+async def fail(database: Database) -> None:
+    async with database.write() as session:
+        session.add(Note(text="lost"))
+        await session.flush()
+        raise RuntimeError("a bug")
+
+
+async def test_an_exception_gives_the_connection_back(database: Database) -> None:
+    with pytest.raises(RuntimeError, match="a bug"):
+        await fail(database)
+    assert await count_leaks(database) == 0
+    async with database.read() as reader:
+        assert await count(reader) == 0
+
+
+{% if cookiecutter.io == 'async' %}
+async def test_a_cancelled_task_gives_the_connection_back(database: Database) -> None:
+    with anyio.move_on_after(0.05):
+        async with database.write() as session:
+            session.add(Note(text="lost"))
+            await session.flush()
+            await anyio.sleep_forever()
+    assert await count_leaks(database) == 0
+    async with database.read() as reader:
+        assert await count(reader) == 0
+
+
+{% endif %}
+async def test_holding_a_connection_for_long_is_logged(
+    notes_settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    database = Database(
+        notes_settings.model_copy(update={"database_held_warning": 1e-9})
+    )
+    caplog.set_level(logging.WARNING, "app")
+    async with database.read() as session:
+        await session.get(Note, 1)
+    await database.dispose()
+    assert "connection held for" in caplog.text
+{% endblock %}

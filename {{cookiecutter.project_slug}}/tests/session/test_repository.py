@@ -1,0 +1,120 @@
+{% extends "async.jinja" %}
+{% block code %}
+"""The generic repository, and savepoints (S11)."""
+
+import pytest
+{% if cookiecutter.io == 'sync' %}
+from sqlalchemy import Connection
+{% endif %}
+from sqlalchemy.exc import IntegrityError
+{% if cookiecutter.io == 'async' %}
+from sqlalchemy.ext.asyncio import AsyncConnection
+{% endif %}
+
+from app.db.repository import Repository
+from app.db.session import WriteSession
+from tests.session.probe import Note
+
+
+class NoteRepository(Repository[Note]):
+    model = Note
+
+
+async def test_add_returns_the_row_with_its_id(session: WriteSession) -> None:
+    note = await NoteRepository(session).add(Note(text="new"))
+    assert await NoteRepository(session).get(note.id) is note
+
+
+async def test_get_returns_none_for_what_is_not_there(session: WriteSession) -> None:
+    assert await NoteRepository(session).get(1_000_000) is None
+
+
+async def test_list_filters_and_pages_by_id(session: WriteSession) -> None:
+    notes = NoteRepository(session)
+    for text in ("a1", "b1", "a2", "a3"):
+        await notes.add(Note(text=text))
+    page = await notes.list(Note.text.startswith("a"), limit=2, offset=1)
+    assert [note.text for note in page] == ["a2", "a3"]
+
+
+async def test_update_sets_values(session: WriteSession) -> None:
+    notes = NoteRepository(session)
+    note = await notes.add(Note(text="old"))
+    await notes.update(note, {"text": "new"})
+    assert len(await notes.list(Note.text == "new", limit=2)) == 1
+
+
+async def test_bulk_update_counts_its_rows(session: WriteSession) -> None:
+    notes = NoteRepository(session)
+    parent = await notes.add(Note(text="parent"))
+    for text in ("a", "b"):
+        await notes.add(Note(text=text))
+    changed = await notes.bulk_update(Note.text != "parent", parent_id=parent.id)
+    assert changed == 2
+    assert len(await notes.list(Note.parent_id == parent.id, limit=10)) == 2
+
+
+async def test_delete_removes_the_row(session: WriteSession) -> None:
+    notes = NoteRepository(session)
+    note = await notes.add(Note(text="gone"))
+    await notes.delete(note)
+    assert await notes.get(note.id) is None
+
+
+async def test_get_or_create_creates_once(session: WriteSession) -> None:
+    notes = NoteRepository(session)
+    first, created = await notes.get_or_create(text="tag")
+    again, created_again = await notes.get_or_create(text="tag")
+    assert (created, created_again) == (True, False)
+    assert again is first
+
+
+async def test_get_or_create_survives_a_race(session: WriteSession) -> None:
+    await NoteRepository(session).add(Note(text="tag"))
+    late = LateRepository(session)
+    found, created = await late.get_or_create(text="tag")
+    assert (found.text, created) == ("tag", False)
+    await late.add(Note(text="the transaction goes on"))
+
+
+async def test_get_or_create_hides_no_other_error(session: WriteSession) -> None:
+    with pytest.raises(IntegrityError):
+        await NoteRepository(session).get_or_create(text="forbidden")
+
+
+class LateRepository(NoteRepository):
+    """Looks a moment too early: somebody else's row is not there yet."""
+
+    looked = False
+
+    async def _find(self, key: dict[str, object]) -> Note | None:
+        if not self.looked:
+            self.looked = True
+            return None
+        return await super()._find(key)
+
+
+async def add_in_savepoint(session: WriteSession, *texts: str) -> None:
+    async with session.begin_nested():
+        for text in texts:
+            await NoteRepository(session).add(Note(text=text))
+
+
+async def test_a_savepoint_is_taken_back_alone(session: WriteSession) -> None:
+    notes = NoteRepository(session)
+    await notes.add(Note(text="kept"))
+    with pytest.raises(IntegrityError):
+        await add_in_savepoint(session, "taken back", "kept")
+    await notes.add(Note(text="also kept"))
+    stored = await notes.list(limit=10)
+    assert [note.text for note in stored] == ["kept", "also kept"]
+
+
+async def test_the_test_session_stores_nothing(
+    connection: AsyncConnection,
+    session: WriteSession,
+) -> None:
+    await NoteRepository(session).add(Note(text="not for long"))
+    await session.commit()
+    assert connection.in_transaction()
+{% endblock %}

@@ -1,0 +1,117 @@
+{% extends "async.jinja" %}
+{% block code %}
+"""What the tests do with a database behind the app's back."""
+
+{% if cookiecutter.io == 'async' %}
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+{% else %}
+from collections.abc import Callable, Iterable
+{% endif %}
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from sqlalchemy import Table, make_url, text
+from sqlalchemy.schema import CreateTable
+from starlette.testclient import TestClient
+
+from app.config import Settings
+from app.db.engine import make_engine
+from app.db.session import Database
+
+T = TypeVar("T")
+
+
+def make_settings(url: str, **overrides: Any) -> Settings:
+    """Return settings for tests: neither the environment nor `.env` is read."""
+    values = {"environment": "test", "database_url": url} | overrides
+    return Settings.model_validate(values)
+
+
+{% if cookiecutter.io == 'async' %}
+def call(
+    client: TestClient,
+    function: Callable[..., Coroutine[Any, Any, T]],
+    *args: Any,
+) -> T:
+    """Call a function where the app runs: its connections belong to its event loop."""
+    assert client.portal is not None, "the client is entered first"
+    result: T = client.portal.call(function, *args)
+    return result
+
+
+def run(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+    """Call a function in an event loop of its own."""
+    return asyncio.run(function(*args))
+{% else %}
+def call(_client: TestClient, function: Callable[..., T], *args: Any) -> T:
+    """Call a function where the app runs, which is anywhere."""
+    return function(*args)
+
+
+def run(function: Callable[..., T], *args: Any) -> T:
+    """Call a function."""
+    return function(*args)
+{% endif %}
+
+
+def at_once(function: Callable[[int], T], times: int) -> list[T]:
+    """Call a function many times at the same time, with 0, 1, 2, …"""
+    with ThreadPoolExecutor(times) as threads:
+        return list(threads.map(function, range(times)))
+
+
+async def execute(settings: Settings, *statements: str) -> None:
+    """Run statements outside a transaction, on a connection of their own."""
+    engine = make_engine(settings)
+    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with autocommit.connect() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+    await engine.dispose()
+
+
+async def create_table(settings: Settings, table: Table) -> None:
+    """Create a table that no migration knows."""
+    engine = make_engine(settings)
+    async with engine.begin() as connection:
+        await connection.execute(CreateTable(table))
+    await engine.dispose()
+
+
+def create_database(server_url: str) -> str:
+    """Create an empty PostgreSQL database and return its URL."""
+    name = f"test_{uuid4().hex}"
+    run(execute, make_settings(server_url), f"CREATE DATABASE {name}")
+    url = make_url(server_url).set(database=name)
+    return url.render_as_string(hide_password=False)
+
+
+def drop_database(server_url: str, url: str) -> None:
+    """Drop a database that `create_database` made."""
+    name = make_url(url).database
+    statement = f"DROP DATABASE {name} WITH (FORCE)"
+    run(execute, make_settings(server_url), statement)
+
+
+async def empty_tables(database: Database, tables: Iterable[Table]) -> None:
+    """Delete all rows; that takes no longer than a rollback would."""
+    async with database.write_engine.begin() as connection:
+        for table in tables:
+            await connection.execute(table.delete())
+
+
+async def count_leaks(database: Database) -> int:
+    """Return how many connections are checked out, or idle in a transaction."""
+    pools = (database.write_engine.pool, database.read_engine.pool)
+    leaks: int = sum(pool.checkedout() for pool in pools)  # type: ignore[attr-defined]
+    if database.write_engine.dialect.name == "postgresql":
+        query = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND state LIKE 'idle in transaction%' AND pid <> pg_backend_pid()"
+        )
+        async with database.probe_engine.connect() as connection:
+            leaks += await connection.scalar(query) or 0
+    return leaks
+{% endblock %}

@@ -1,0 +1,71 @@
+"""Settings: a wrong one stops the start with one clear line (S14)."""
+
+import pytest
+from pydantic import ValidationError
+
+from app.config import Settings, load_settings
+from tests.support import make_settings
+
+SQLITE = "sqlite:///test.db"
+POSTGRESQL = "postgresql://user:secret@host/name"
+
+
+@pytest.mark.parametrize(
+    ("url", "setting", "value"),
+    [
+        (SQLITE, "database_pooler", "transaction"),
+        ("sqlite://", "environment", "test"),
+        ("sqlite:///:memory:", "environment", "test"),
+        ("mysql://host/name", "environment", "test"),
+        ("no url", "environment", "test"),
+        (POSTGRESQL, "environment", "staging"),
+        (POSTGRESQL, "database_pool_size", 0),
+        (POSTGRESQL, "database_max_overflow", -1),
+        (POSTGRESQL, "database_pool_timeout", -1),
+        (POSTGRESQL, "database_statement_timeout", "NaN"),
+        (POSTGRESQL, "database_lock_timeout", 30),
+        (POSTGRESQL, "database_pooler", "session"),
+        (POSTGRESQL, "max_body_size", 0),
+        (POSTGRESQL, "log_level", "LOUD"),
+    ],
+)
+def test_what_cannot_work_is_refused(url: str, setting: str, value: object) -> None:
+    with pytest.raises(ValidationError):
+        make_settings(url, **{setting: value})
+
+
+def test_a_wrong_value_stops_the_start_with_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", POSTGRESQL)
+    monkeypatch.setenv("DATABASE_POOL_SIZE", "many")
+    with pytest.raises(SystemExit) as stop:
+        load_settings()
+    message = str(stop.value)
+    assert "DATABASE_POOL_SIZE" in message
+    assert "secret" not in message
+    assert "\n" not in message
+
+
+def test_the_environment_decides_the_size_of_the_pool() -> None:
+    assert make_settings(POSTGRESQL).database_pool_size == 5
+    production = make_settings(POSTGRESQL, environment="production")
+    assert production.database_pool_size == 15
+
+
+def test_no_secret_is_printed() -> None:
+    settings = make_settings(POSTGRESQL)
+    assert "secret" not in f"{settings!r} {settings.url!r} {settings.url}"
+
+
+def test_fractions_of_a_second_and_0_are_taken() -> None:
+    settings = make_settings(
+        POSTGRESQL, database_statement_timeout=0, database_lock_timeout=0.25
+    )
+    assert settings.database_statement_timeout == 0
+    assert settings.database_lock_timeout == 0.25
+
+
+def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", "https://a.example, https://b.example")
+    assert Settings().cors_origins == ["https://a.example", "https://b.example"]
