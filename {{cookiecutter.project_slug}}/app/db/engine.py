@@ -15,7 +15,6 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 {% else %}
-from psycopg import OperationalError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.exc import DisconnectionError
@@ -62,17 +61,17 @@ def make_engine(settings: Settings, *, read_only: bool = False) -> AsyncEngine:
 
 
 def _parameters(settings: Settings) -> dict[str, str]:
-    """Return the timeouts by PostgreSQL's names, in milliseconds; 0 is none."""
-    return {
-        name: str(round(seconds * 1_000))
-        for name, seconds in {
-            "statement_timeout": settings.database_statement_timeout,
-            "lock_timeout": settings.database_lock_timeout,
-            "idle_in_transaction_session_timeout": (
-                settings.database_idle_in_transaction_timeout
-            ),
-        }.items()
+    """Return what holds in every session, by PostgreSQL's names."""
+    timeouts = {
+        "statement_timeout": settings.database_statement_timeout,
+        "lock_timeout": settings.database_lock_timeout,
+        "idle_in_transaction_session_timeout": (
+            settings.database_idle_in_transaction_timeout
+        ),
     }
+    # PostgreSQL counts milliseconds; 0 is no timeout there as well.
+    parameters = {name: str(round(s * 1_000)) for name, s in timeouts.items()}
+    return parameters | {"TimeZone": "UTC"}
 
 
 def _postgresql(settings: Settings, *, read_only: bool) -> tuple[URL, dict[str, Any]]:
@@ -94,7 +93,7 @@ def _postgresql(settings: Settings, *, read_only: bool) -> tuple[URL, dict[str, 
     dsn = settings.url.set(drivername="postgresql", query=query)
     arguments: dict[str, Any] = {
         "dsn": dsn.render_as_string(hide_password=False),
-        "server_settings": {"TimeZone": "UTC"} | parameters,
+        "server_settings": parameters,
     }
     if pooled:
         # Named statements live on one server connection, and the next transaction
@@ -177,32 +176,24 @@ def _notice_dead_connections(engine: Engine) -> None:
     ) -> None:
         if engine.dialect.name != "postgresql":
             return
-        if _is_closed(connection):
-            raise DisconnectionError("closed while it was idle")
         idle_since = entry.info.get("idle since", time.monotonic())
-        if time.monotonic() - idle_since > PING_AFTER:
+        if _is_suspect(connection) or time.monotonic() - idle_since > PING_AFTER:
             try:
                 engine.dialect.do_ping(connection)
             except engine.dialect.loaded_dbapi.Error as error:
-                raise DisconnectionError("dead while it was idle") from error
+                raise DisconnectionError("died while it was idle") from error
 
 
 {% if cookiecutter.io == 'async' %}
-def _is_closed(connection: Any) -> bool:
+def _is_suspect(connection: Any) -> bool:
+    # The event loop hears of the end of a connection while nobody uses it.
     return bool(connection.driver_connection.is_closed())
 {% else %}
-def _is_closed(connection: Any) -> bool:
-    # An idle connection has nothing to say: if there is something to read, it is the
-    # server's farewell or the end of the stream.
+def _is_suspect(connection: Any) -> bool:
+    # An idle connection has nothing to say: what can be read is the server's farewell.
     with selectors.DefaultSelector() as selector:
         selector.register(connection.fileno(), selectors.EVENT_READ)
-        if not selector.select(timeout=0):
-            return bool(connection.closed)
-    try:
-        connection.pgconn.consume_input()
-    except OperationalError:
-        return True
-    return bool(connection.closed)
+        return bool(selector.select(timeout=0))
 {% endif %}
 
 
