@@ -15,7 +15,9 @@ from anyio import CapacityLimiter, fail_after, move_on_after
 from app.db.errors import PoolExhaustedError
 
 # Until when the current request may connect (`time.monotonic()`, in seconds).
-connect_deadline: ContextVar[float | None] = ContextVar("connect_deadline")
+connect_deadline: ContextVar[float | None] = ContextVar(
+    "connect_deadline", default=None
+)
 
 
 class Admission:
@@ -43,6 +45,8 @@ class Admission:
             connect_deadline.set(deadline)
             yield
         finally:
+            # Background tasks go on in the same context, without a deadline.
+            connect_deadline.set(None)
             self._places.release_on_behalf_of(holder)
 
     @property

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from app.config import PROJECT, ROOT, Settings
-from app.db.engine import make_engine
+from app.db.engine import POSTGRESQL_DRIVER, make_engine
 from app.db.session import Database
 from tests.session.probe import Note, count
 from tests.support import execute, make_settings
@@ -21,11 +21,7 @@ only_postgresql = "SQLite has no server, and so nothing of this"
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
 def test_every_spelling_of_postgresql_gets_our_driver(scheme: str) -> None:
     engine = make_engine(make_settings(f"{scheme}://user:secret@host/name"))
-{% if cookiecutter.io == 'async' %}
-    assert engine.url.drivername == "postgresql+asyncpg"
-{% else %}
-    assert engine.url.drivername == "postgresql+psycopg"
-{% endif %}
+    assert engine.url.drivername == POSTGRESQL_DRIVER
 
 
 async def test_urls_are_taken_as_hosts_hand_them_out(notes_settings: Settings) -> None:

@@ -1,0 +1,116 @@
+"""What happens to a connection on its way into the pool and out of it."""
+
+{% if cookiecutter.io == 'sync' %}
+import math
+import selectors
+{% endif %}
+import time
+from typing import Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from app.config import Settings
+from app.db.admission import connect_deadline
+from app.db.errors import DatabaseUnavailableError
+from app.logs import current_route, logger
+
+# A connection that was idle for so many seconds is asked whether it is alive; a
+# ping at every checkout would double the cost of a read.
+PING_AFTER = 30
+
+
+def connect_in_time(engine: Engine, settings: Settings) -> None:
+    """Connect within the timeout and within the deadline of the request's admission.
+
+    Drivers report a failed connect in a dozen ways, raw ones among them; here it is
+    always `DatabaseUnavailableError`, with the driver's own error as its cause.
+    """
+
+    @event.listens_for(engine, "do_connect")
+    def do_connect(
+        dialect: Dialect,
+        _entry: ConnectionPoolEntry,
+        args: Any,
+        kwargs: Any,
+    ) -> DBAPIConnection:
+        limits = [settings.database_connect_timeout or 86_400.0]
+        if deadline := connect_deadline.get():
+            limits.append(deadline - time.monotonic())
+{% if cookiecutter.io == 'async' %}
+        if dialect.name == "postgresql":
+            kwargs["timeout"] = max(min(limits), 0.001)
+{% else %}
+        if dialect.name == "postgresql":
+            # libpq counts whole seconds, and makes two of one.
+            kwargs["connect_timeout"] = max(math.ceil(min(limits)), 2)
+{% endif %}
+        try:
+            return dialect.connect(*args, **kwargs)
+        except Exception as error:
+            raise DatabaseUnavailableError("cannot connect") from error
+
+
+def replace_dead_connections(engine: Engine) -> None:
+    """Replace a connection that died in the pool before anybody uses it."""
+
+    @event.listens_for(engine, "checkin")
+    def checkin(
+        _connection: DBAPIConnection | None,
+        entry: ConnectionPoolEntry,
+    ) -> None:
+        entry.info["idle since"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def checkout(
+        connection: DBAPIConnection,
+        entry: ConnectionPoolEntry,
+        _proxy: object,
+    ) -> None:
+        if engine.dialect.name != "postgresql":
+            return
+        idle_since = entry.info.get("idle since", time.monotonic())
+        if _is_suspect(connection) or time.monotonic() - idle_since > PING_AFTER:
+            try:
+                engine.dialect.do_ping(connection)
+            except engine.dialect.loaded_dbapi.Error as error:
+                raise DisconnectionError("died while it was idle") from error
+
+
+{% if cookiecutter.io == 'async' %}
+def _is_suspect(connection: Any) -> bool:
+    # The event loop hears of the end of a connection while nobody uses it.
+    return bool(connection.driver_connection.is_closed())
+{% else %}
+def _is_suspect(connection: Any) -> bool:
+    # An idle connection has nothing to say: what can be read is the server's farewell.
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection.fileno(), selectors.EVENT_READ)
+        return bool(selector.select(timeout=0))
+{% endif %}
+
+
+def warn_when_held_long(engine: Engine, settings: Settings) -> None:
+    """Log who held a connection for longer than a setting (S5)."""
+    limit = settings.database_held_warning
+    if not limit:
+        return
+
+    @event.listens_for(engine, "checkout")
+    def checkout(
+        _connection: DBAPIConnection,
+        entry: ConnectionPoolEntry,
+        _proxy: object,
+    ) -> None:
+        entry.info["held since"] = time.monotonic()
+
+    @event.listens_for(engine, "checkin")
+    def checkin(
+        _connection: DBAPIConnection | None,
+        entry: ConnectionPoolEntry,
+    ) -> None:
+        held = time.monotonic() - entry.info.pop("held since", time.monotonic())
+        if held > limit:
+            logger.warning("connection held for %.1f s by %s", held, current_route())
