@@ -110,7 +110,9 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         lines = [
-            f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}".removeprefix(": ")
+            ": ".join([*map(str.upper, map(str, e["loc"])), e["msg"]])
             for e in error.errors(include_input=False, include_url=False)
+            if e["type"] != "default_factory_not_called"  # for another mistake's sake
         ]
-        raise SystemExit("Wrong settings. " + "; ".join(lines)) from None
+        message = "; ".join(lines).replace("Value error, ", "")
+        raise SystemExit(f"Wrong settings. {message}") from None

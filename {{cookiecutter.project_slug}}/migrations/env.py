@@ -31,6 +31,8 @@ NO_TIMEOUTS = {
     "database_idle_in_transaction_timeout": 0,
 }
 
+settings = context.config.attributes.get("settings") or load_settings()
+
 
 def migrate(connection: Connection) -> None:
     """Run what Alembic was told to, in one transaction."""
@@ -46,7 +48,6 @@ def migrate(connection: Connection) -> None:
 
 async def run_online() -> None:
     """Connect and migrate."""
-    settings = context.config.attributes.get("settings") or load_settings()
     engine = make_engine(settings.model_copy(update=NO_TIMEOUTS))
     async with engine.begin() as connection:
 {% if cookiecutter.io == 'async' %}
@@ -59,7 +60,6 @@ async def run_online() -> None:
 
 def run_offline() -> None:
     """Print the SQL instead of running it (`alembic upgrade head --sql`)."""
-    settings = load_settings()
     context.configure(
         dialect_name="sqlite" if settings.is_sqlite else "postgresql",
         target_metadata=metadata,

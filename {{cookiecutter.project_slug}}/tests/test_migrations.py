@@ -40,4 +40,5 @@ def test_the_sql_can_be_printed_for_review(
     config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command.upgrade(config, "head", sql=True)
-    assert "alembic_version" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "INSERT INTO alembic_version (version_num) VALUES ('0001')" in printed

@@ -46,10 +46,11 @@ class ReadRepository(Generic[ModelT]):
         query = select(self.model).where(*filters).order_by(*primary_key)
         query = query.limit(limit).offset(offset)
 {% if cookiecutter.orm == 'sqlmodel' %}
-        return (await self.session.exec(query)).all()
+        result = await self.session.exec(query)
 {% else %}
-        return (await self.session.scalars(query)).all()
+        result = await self.session.scalars(query)
 {% endif %}
+        return result.all()
 
 
 class Repository(ReadRepository[ModelT]):
@@ -95,7 +96,8 @@ class Repository(ReadRepository[ModelT]):
         """Set `values` in every row that passes all filters; return how many."""
         statement = update(self.model).where(*filters).values(**values)
 {% if cookiecutter.orm == 'sqlmodel' %}
-        return (await self.session.exec(statement)).rowcount
+        result = await self.session.exec(statement)
+        return result.rowcount
 {% else %}
         result = await self.session.execute(statement)
         return cast("CursorResult[Any]", result).rowcount
@@ -122,8 +124,9 @@ class Repository(ReadRepository[ModelT]):
     async def _find(self, key: dict[str, Any]) -> ModelT | None:
         query = select(self.model).filter_by(**key)
 {% if cookiecutter.orm == 'sqlmodel' %}
-        return (await self.session.exec(query)).one_or_none()
+        result = await self.session.exec(query)
 {% else %}
-        return (await self.session.scalars(query)).one_or_none()
+        result = await self.session.scalars(query)
 {% endif %}
+        return result.one_or_none()
 {% endblock %}
