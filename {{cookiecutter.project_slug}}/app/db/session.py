@@ -25,13 +25,12 @@ from sqlalchemy.pool import QueuePool
 
 from app.config import Settings
 from app.db.admission import Admission
+{% if cookiecutter.commit == 'manual' or cookiecutter.pattern == 'unit_of_work' %}
+from app.db.changes import refuse_forgotten_commit
+{% endif %}
 from app.db.engine import make_engine
 from app.db.errors import CommitOutcomeUnknownError, is_connection_lost
-{% if cookiecutter.commit == 'auto' and cookiecutter.pattern == 'repository' %}
 from app.db.guards import ONE_STATEMENT
-{% else %}
-from app.db.guards import ONE_STATEMENT, refuse_forgotten_commit
-{% endif %}
 
 # Objects stay readable after the commit, and a session that has ended raises when it
 # is used again, instead of taking a connection that nobody gives back.

@@ -16,6 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.db.dependencies import ReadDep, SnapshotDep, WriteDep
 from app.db.places import get_database
+from app.db.repository import Repository
 from app.db.session import Database, ReadSession, WriteSession
 from app.routing import Router
 
@@ -41,6 +42,12 @@ class Note(Base):
     parent_id: Mapped[int | None] = mapped_column(
         ForeignKey("notes.id", deferrable=True, initially="DEFERRED")
     )
+
+
+class NoteRepository(Repository[Note]):
+    """Reads and writes notes."""
+
+    model = Note
 
 
 class NoteIn(BaseModel):

@@ -46,8 +46,9 @@ def test_no_endpoint_takes_two_kinds_of_session(settings: Settings) -> None:
 
 def test_every_session_ends_before_the_answer(settings: Settings) -> None:
     for route in routes(settings):
-        for dependency in sessions(route.dependant):
-            assert dependency.scope == "function", f"{route.path} bypasses the alias"
+        for session in sessions(route.dependant):
+            for dependency in (session, *session.dependencies):
+                assert dependency.scope == "function", f"{route.path} bypasses an alias"
 
 
 def test_every_route_shows_its_status_to_the_session(settings: Settings) -> None:

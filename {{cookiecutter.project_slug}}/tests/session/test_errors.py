@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import exc, text
 from starlette.testclient import TestClient
 
+from app.config import Settings
 from app.db import errors
 from app.db.session import Database
 from app.main import create_app
-from tests.support import make_settings
+from tests.support import execute, make_settings
 
 
 class DriverError(Exception):
@@ -96,6 +97,27 @@ def test_a_slow_statement_is_stopped(probe: TestClient) -> None:
     answer = probe.get("/notes/slow")
     assert (answer.status_code, answer.json()["type"]) == (504, "database-timeout")
     assert probe.get("/notes").status_code == 200
+
+
+async def test_a_connection_lost_in_the_commit_leaves_it_unknown(
+    notes_settings: Settings,
+    probe: TestClient,
+) -> None:
+    if notes_settings.is_sqlite:
+        pytest.skip("SQLite has no connection to lose")
+    await execute(
+        notes_settings,
+        "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$",
+        "CREATE CONSTRAINT TRIGGER die AFTER INSERT ON notes"
+        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION die()",
+    )
+    answer = probe.post("/notes", json={})
+    await execute(notes_settings, "DROP FUNCTION die CASCADE")
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "commit-outcome-unknown"
+    assert "Retry-After" not in answer.headers
+    assert probe.post("/notes", json={}).status_code == 201
 
 
 async def test_waiting_for_a_lock_ends(database: Database, probe: TestClient) -> None:

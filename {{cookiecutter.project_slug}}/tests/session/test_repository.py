@@ -11,13 +11,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 {% endif %}
 
-from app.db.repository import Repository
 from app.db.session import WriteSession
-from tests.session.probe import Note
-
-
-class NoteRepository(Repository[Note]):
-    model = Note
+from tests.session.probe import Note, NoteRepository
 
 
 async def test_add_returns_the_row_with_its_id(session: WriteSession) -> None:
