@@ -76,17 +76,21 @@ def session_of(db: WriteDep) -> WriteSession:
 @asynccontextmanager
 async def unit(db: WriteDep) -> AsyncIterator[WriteSession]:
     """Give the session, and save afterwards as this project's services do."""
-{% if cookiecutter.pattern == 'unit_of_work' %}
+{% if cookiecutter.pattern == 'unit_of_work' and cookiecutter.commit == 'auto' %}
     async with db:
         yield db.session
-{% if cookiecutter.commit == 'manual' %}
+{% endif %}
+{% if cookiecutter.pattern == 'unit_of_work' and cookiecutter.commit == 'manual' %}
+    async with db:
+        yield db.session
         await db.commit()
 {% endif %}
-{% else %}
+{% if cookiecutter.pattern == 'repository' and cookiecutter.commit == 'auto' %}
     yield db
-{% if cookiecutter.commit == 'manual' %}
-    await db.commit()
 {% endif %}
+{% if cookiecutter.pattern == 'repository' and cookiecutter.commit == 'manual' %}
+    yield db
+    await db.commit()
 {% endif %}
 
 

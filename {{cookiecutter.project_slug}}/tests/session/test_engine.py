@@ -18,7 +18,7 @@ from tests.support import execute, make_settings
 only_postgresql = "SQLite has no server, and so nothing of this"
 
 
-@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", POSTGRESQL_DRIVER])
 def test_every_spelling_of_postgresql_gets_our_driver(scheme: str) -> None:
     engine = make_engine(make_settings(f"{scheme}://user:secret@host/name"))
     assert engine.url.drivername == POSTGRESQL_DRIVER

@@ -1,0 +1,93 @@
+"""What the tests share: renderings, and a PostgreSQL of our own."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from pytest_cookies.plugin import Cookies
+
+from tests.postgres import Keeper, Server, ask_for_url
+from tests.template import COMBINATIONS, Answers, Bakery, name_of
+
+KEEPER = pytest.StashKey[Keeper]()
+ADDRESS = pytest.StashKey[tuple[int, bytes]]()
+
+settings.register_profile("template", deadline=None)
+settings.load_profile("template")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make one keeper for the session, known to all of its processes."""
+    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if worker is None:
+        config.stash[KEEPER] = Keeper()
+        config.stash[ADDRESS] = config.stash[KEEPER].address
+        # Whoever ends the session by kill leaves no server's data behind either.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    else:
+        config.stash[ADDRESS] = worker["keeper"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist where the keeper is."""
+    node.workerinput["keeper"] = node.config.stash[ADDRESS]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the server that the session started, if it did."""
+    if KEEPER in config.stash:
+        config.stash[KEEPER].stop()
+
+
+@pytest.fixture(scope="session")
+def bake(cookies_session: Cookies, tmp_path_factory: pytest.TempPathFactory) -> Bakery:
+    """Render a project; each set of answers once a session. Never change the result."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    shelf = folder / "renderings"
+    shelf.mkdir(exist_ok=True)
+    return Bakery(cookies_session, shelf)
+
+
+@pytest.fixture(params=COMBINATIONS, ids=name_of)
+def variant(request: pytest.FixtureRequest) -> Answers:
+    """One of the 16 variants, as answers to the prompts."""
+    answers: Answers = request.param
+    return answers
+
+
+@pytest.fixture(params=[True, False], ids=["example", "bare"])
+def answers(request: pytest.FixtureRequest, variant: Answers) -> Answers:
+    """One of the 16 variants, with and without the example."""
+    return {**variant, "example": request.param}
+
+
+@pytest.fixture
+def rendering(answers: Answers, bake: Bakery) -> Path:
+    """The project that the answers give; never change it."""
+    return bake(**answers)
+
+
+@pytest.fixture(scope="session")
+def server(pytestconfig: pytest.Config) -> Iterator[Server]:
+    """The PostgreSQL of the session: TEST_DATABASE_URL's, or else one of our own."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        server = Server(url)
+        yield server
+        server.drop_databases()
+    else:
+        yield Server(ask_for_url(pytestconfig.stash[ADDRESS]))
+
+
+@pytest.fixture
+def database(server: Server) -> str:
+    """The URL of an empty database on PostgreSQL."""
+    return server.create_database()

@@ -1,0 +1,29 @@
+"""The template's own code keeps the rules that it sets for rendered projects."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.template import ROOT
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ruff check",
+        "ruff format --check",
+        pytest.param("mypy", marks=pytest.mark.slow),
+    ],
+)
+def test_hooks_and_tests_are_clean(command: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+    assert ended.returncode == 0, ended.stdout

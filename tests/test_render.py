@@ -1,0 +1,234 @@
+"""Each variant is rendered whole and clean, the same each time, and nothing more."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import subprocess
+import tokenize
+import tomllib
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+
+import pytest
+import yaml
+from cookiecutter.main import cookiecutter
+from ruff import find_ruff_bin
+
+from tests.template import (
+    ROOT,
+    SOURCE,
+    Answers,
+    Bakery,
+    difference,
+    files_in,
+    settings_in,
+)
+
+# What stands in every rendering, one line a file.
+FILES = {
+    ".dockerignore",
+    ".env.example",
+    ".github/workflows/ci.yml",
+    ".gitignore",
+    "Dockerfile",
+    "README.md",
+    "app/__init__.py",
+    "app/config.py",
+    "app/db/__init__.py",
+    "app/db/admission.py",
+    "app/db/base.py",
+    "app/db/dependencies.py",
+    "app/db/engine.py",
+    "app/db/errors.py",
+    "app/db/guards.py",
+    "app/db/health.py",
+    "app/db/migrations.py",
+    "app/db/places.py",
+    "app/db/pool.py",
+    "app/db/repository.py",
+    "app/db/session.py",
+    "app/db/sqlite.py",
+    "app/health.py",
+    "app/logs.py",
+    "app/main.py",
+    "app/middleware.py",
+    "app/problems.py",
+    "app/routing.py",
+    "app/schemas.py",
+    "compose.yaml",
+    "migrations/env.py",
+    "migrations/script.py.mako",
+    "pyproject.toml",
+    "tests/__init__.py",
+    "tests/conftest.py",
+    "tests/session/__init__.py",
+    "tests/session/conftest.py",
+    "tests/session/probe.py",
+    "tests/session/test_admission.py",
+    "tests/session/test_commit.py",
+    "tests/session/test_dependencies.py",
+    "tests/session/test_engine.py",
+    "tests/session/test_errors.py",
+    "tests/session/test_leaks.py",
+    "tests/session/test_reading.py",
+    "tests/session/test_repository.py",
+    "tests/support.py",
+    "tests/test_health.py",
+    "tests/test_migrations.py",
+    "tests/test_problems.py",
+    "tests/test_settings.py",
+}
+
+# What makes a forgotten commit loud.
+CHANGES = {"app/db/changes.py", "tests/session/test_changes.py"}
+
+# What stands only where an answer asks for it.
+FILES_WITH: dict[tuple[str, str | bool], set[str]] = {
+    ("example", True): {
+        "app/products/__init__.py",
+        "app/products/models.py",
+        "app/products/repository.py",
+        "app/products/router.py",
+        "app/products/schemas.py",
+        "app/products/service.py",
+        "migrations/versions/0001_products.py",
+        "tests/test_products.py",
+    },
+    ("example", False): {
+        "migrations/versions/0001_first.py",
+    },
+    ("commit", "manual"): CHANGES,
+    ("pattern", "unit_of_work"): CHANGES
+    | {
+        "app/db/unit_of_work.py",
+        "tests/session/test_unit_of_work.py",
+    },
+}
+
+# An opening of Jinja's; GitHub's expressions look alike but for the dollar.
+LEFT_OVER = re.compile(r"(?<!\$)\{\{|\{%|\{#")
+F_STRING = re.compile(r"(f|rf|fr)['\"]", re.IGNORECASE)
+WINDOWS_REFUSES = re.compile(
+    r'[<>:"\\|?*\x00-\x1f]|[. ]$|^(con|prn|aux|nul|(com|lpt)\d)(\.|$)', re.IGNORECASE
+)
+
+
+def test_the_files_are_the_expected_ones(answers: Answers, rendering: Path) -> None:
+    asked_for = (
+        files
+        for (prompt, choice), files in FILES_WITH.items()
+        if answers[prompt] == choice
+    )
+    expected = FILES.union(*asked_for)
+    found = {*files_in(rendering)}
+    assert found == expected, difference(found, expected)
+
+
+def test_no_folder_is_empty(rendering: Path) -> None:
+    folders = [path for path in rendering.rglob("*") if path.is_dir()]
+    assert [folder for folder in folders if not any(folder.iterdir())] == []
+
+
+def test_every_python_file_compiles(rendering: Path) -> None:
+    for name, content in files_in(rendering).items():
+        if name.endswith(".py"):
+            compile(content, name, "exec", dont_inherit=True)
+
+
+@pytest.mark.parametrize("command", ["check", "format --check --diff"])
+def test_ruff_finds_nothing(command: str, rendering: Path) -> None:
+    ended = subprocess.run(
+        [find_ruff_bin(), *command.split(), "--no-cache", "."],
+        cwd=rendering,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_no_trace_of_the_template_is_left(rendering: Path) -> None:
+    for name, content in files_in(rendering).items():
+        assert b"cookiecutter" not in content.lower(), name
+        pieces = [content.decode()]
+        if name.endswith(".py") and b"{{" in content:
+            # An f-string doubles its braces.
+            tokens = tokenize.tokenize(BytesIO(content).readline)
+            pieces = [each.string for each in tokens if not F_STRING.match(each.string)]
+        assert [piece for piece in pieces if LEFT_OVER.search(piece)] == [], name
+
+
+def test_data_files_parse(rendering: Path) -> None:
+    for name, content in files_in(rendering).items():
+        if name.endswith(".toml"):
+            tomllib.loads(content.decode())
+        elif name.endswith((".yaml", ".yml")):
+            assert yaml.safe_load(content), name
+        elif name.endswith(".json"):
+            json.loads(content)
+
+
+def test_lines_end_as_on_unix_and_the_last_one_ends_once(rendering: Path) -> None:
+    for name, content in files_in(rendering).items():
+        assert b"\r" not in content, name
+        assert not content or re.search(rb"[^\n]\n\Z", content), name
+
+
+def test_lines_in_the_template_end_as_on_unix() -> None:
+    assert [
+        name for name, content in files_in(SOURCE).items() if b"\r" in content
+    ] == []
+
+
+@pytest.mark.parametrize("example", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_rendering_depends_on_nothing_but_the_answers(
+    example: bool, variant: Answers, bake: Bakery, tmp_path: Path
+) -> None:
+    answers = {**variant, "example": example}
+    again = cookiecutter(
+        str(ROOT),
+        no_input=True,
+        extra_context=answers,
+        output_dir=str(tmp_path),
+        config_file=str(settings_in(tmp_path)),
+        accept_hooks=False,
+    )
+    assert files_in(Path(again)) == files_in(bake(**answers))
+
+
+def test_rendered_names_work_on_windows(rendering: Path) -> None:
+    assert_names_work_on_windows(rendering)
+
+
+def test_the_names_in_the_template_work_on_windows() -> None:
+    assert_names_work_on_windows(SOURCE)
+
+
+def assert_names_work_on_windows(folder: Path) -> None:
+    """Check each part of each name, and that no two differ only by their case."""
+    names = [*files_in(folder)]
+    parts = {part for name in names for part in PurePosixPath(name).parts}
+    assert [part for part in parts if WINDOWS_REFUSES.search(part)] == []
+    assert len({name.lower() for name in names}) == len(names)
+    assert max(map(len, names)) < 160  # Of 260, with the folder they lie in.
+
+
+def test_only_empty_folders_of_the_project_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("app/empty/deep", "app/full", "tests/empty", ".git/refs", "data"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "app/full/__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        runpy.run_path(str(ROOT / "hooks" / "post_gen_project.py"))
+        left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+        assert left == {
+            ".git",
+            ".git/refs",
+            "app",
+            "app/full",
+            "app/full/__init__.py",
+            "data",
+        }

@@ -1,0 +1,297 @@
+"""Each switch changes exactly the files that it is said to change."""
+
+from __future__ import annotations
+
+import re
+import tokenize
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import pytest
+from cookiecutter.utils import create_env_with_context
+
+from tests.template import (
+    COMBINATIONS,
+    PROMPTS,
+    ROOT,
+    SOURCE,
+    SWITCHES,
+    Answers,
+    Bakery,
+    difference,
+    files_in,
+)
+
+# The rendered files that each switch changes, adds or removes in some variant.
+SEAMS: dict[str, set[str]] = {
+    "io": {
+        "README.md",
+        "app/db/dependencies.py",
+        "app/db/engine.py",
+        "app/db/health.py",
+        "app/db/pool.py",
+        "app/db/repository.py",
+        "app/db/session.py",
+        "app/db/sqlite.py",
+        "app/db/unit_of_work.py",
+        "app/main.py",
+        "app/products/repository.py",
+        "app/products/router.py",
+        "app/products/service.py",
+        "migrations/env.py",
+        "pyproject.toml",
+        "tests/session/conftest.py",
+        "tests/session/probe.py",
+        "tests/session/test_changes.py",
+        "tests/session/test_engine.py",
+        "tests/session/test_errors.py",
+        "tests/session/test_leaks.py",
+        "tests/session/test_repository.py",
+        "tests/session/test_unit_of_work.py",
+        "tests/support.py",
+    },
+    "orm": {
+        "README.md",
+        "app/db/base.py",
+        "app/db/repository.py",
+        "app/db/session.py",
+        "app/products/models.py",
+        "app/products/repository.py",
+        "pyproject.toml",
+    },
+    "commit": {
+        "README.md",
+        "app/db/changes.py",
+        "app/db/session.py",
+        "app/db/unit_of_work.py",
+        "app/products/service.py",
+        "tests/session/probe.py",
+        "tests/session/test_changes.py",
+        "tests/session/test_commit.py",
+        "tests/session/test_unit_of_work.py",
+    },
+    "pattern": {
+        "README.md",
+        "app/db/changes.py",
+        "app/db/dependencies.py",
+        "app/db/session.py",
+        "app/db/unit_of_work.py",
+        "app/products/service.py",
+        "tests/session/probe.py",
+        "tests/session/test_changes.py",
+        "tests/session/test_commit.py",
+        "tests/session/test_dependencies.py",
+        "tests/session/test_unit_of_work.py",
+    },
+    "example": {
+        "README.md",
+        "app/db/unit_of_work.py",
+        "app/main.py",
+        "app/products/__init__.py",
+        "app/products/models.py",
+        "app/products/repository.py",
+        "app/products/router.py",
+        "app/products/schemas.py",
+        "app/products/service.py",
+        "migrations/env.py",
+        "migrations/versions/0001_first.py",
+        "migrations/versions/0001_products.py",
+        "tests/test_products.py",
+    },
+}
+
+# What is asynchronous in both worlds: sync renderings say async and await only here.
+ASYNC_IN_BOTH = {
+    "app/db/admission.py",
+    "app/db/places.py",
+    "app/health.py",
+    "app/main.py",
+    "app/middleware.py",
+    "app/problems.py",
+    "app/routing.py",
+}
+
+# The template's files that ask for `io` themselves, beside those that are wrapped.
+ASK_FOR_IO = {
+    "README.md",
+    "app/db/engine.py",
+    "app/db/pool.py",
+    "app/db/sqlite.py",
+    "app/main.py",
+    "migrations/env.py",
+    "pyproject.toml",
+    "tests/session/conftest.py",
+    "tests/session/probe.py",
+    "tests/session/test_leaks.py",
+    "tests/session/test_repository.py",
+    "tests/support.py",
+}
+
+# The only files that a text answer reaches, always escaped for their format.
+SHOW_TEXT = {
+    "README.md",
+    "pyproject.toml",
+}
+
+# What would show a reader that there are other variants.
+STRANGERS = {
+    ("io", "async"): ["psycopg"],
+    ("io", "sync"): ["asyncpg", "aiosqlite", "AsyncSession", "AsyncEngine"],
+    ("orm", "sqlalchemy"): ["sqlmodel", "SQLModel"],
+    ("pattern", "repository"): ["unit_of_work", "UnitOfWork", "uow"],
+}
+
+WRAPPER = (ROOT / "templates" / "async.jinja").read_text(encoding="utf-8")
+REPLACEMENTS = re.findall(r"replace\('([^']*)', '([^']*)'\)", WRAPPER)
+SOURCES = {name: content.decode() for name, content in files_in(SOURCE).items()}
+WRAPPED = [name for name in SOURCES if SOURCES[name].startswith("{% extends")]
+TEXT = re.compile(r"cookiecutter\._*(project_name|description|author_name)")
+TAG = re.compile(
+    r'\{% (extends "async.jinja"|block code|endblock|if [^%]+|else|endif|(end)?raw) %\}'
+)
+JINJA = create_env_with_context({"cookiecutter": PROMPTS})
+
+CHOICES: dict[str, list[Any]] = SWITCHES | {"example": [True, False]}
+ALL = [
+    {**each, "example": example} for each in COMBINATIONS for example in (True, False)
+]
+
+Files = dict[str, bytes]
+Renderings = dict[frozenset[tuple[str, Any]], Files]
+
+
+@pytest.fixture(scope="session")
+def renderings(bake: Bakery) -> Renderings:
+    """The files of all variants, with and without the example, by their answers."""
+    return {frozenset(answers.items()): files_in(bake(**answers)) for answers in ALL}
+
+
+def flips(switch: str, renderings: Renderings) -> Iterator[tuple[Files, Files]]:
+    """Yield each pair of renderings that differ by that switch alone."""
+    first, second = CHOICES[switch]
+    for answers in ALL:
+        if answers[switch] == first:
+            flipped = answers | {switch: second}
+            yield (
+                renderings[frozenset(answers.items())],
+                renderings[frozenset(flipped.items())],
+            )
+
+
+def files_with(
+    switch: str, choice: str, renderings: Renderings
+) -> Iterator[tuple[str, bytes]]:
+    """Yield each file of each rendering with that choice."""
+    for answers in ALL:
+        if answers[switch] == choice:
+            yield from renderings[frozenset(answers.items())].items()
+
+
+def has_async(source: bytes) -> bool:
+    """Say whether a source has these words as words of Python."""
+    return any(
+        token.type == tokenize.NAME and token.string in ("async", "await")
+        for token in tokenize.tokenize(BytesIO(source).readline)
+    )
+
+
+def rendered_name(source: str, answers: Answers) -> str:
+    """Return the name that a file of the template gets, empty if it is left out."""
+    folder, _, name = source.rpartition("/")
+    rendered: str = JINJA.from_string(name).render(cookiecutter=answers)
+    return f"{folder}/{rendered}" if folder and rendered else rendered
+
+
+@pytest.mark.parametrize("switch", CHOICES)
+def test_a_switch_changes_its_files_and_no_others(
+    switch: str, renderings: Renderings
+) -> None:
+    changed = {
+        name
+        for one, other in flips(switch, renderings)
+        for name in one.keys() | other.keys()
+        if one.get(name) != other.get(name)
+    }
+    assert changed == SEAMS[switch], difference(changed, SEAMS[switch])
+
+
+def test_feature_tests_are_the_same_bytes_in_all_variants(
+    renderings: Renderings,
+) -> None:
+    versions: dict[str, set[bytes]] = {}
+    for files in renderings.values():
+        for name, content in files.items():
+            if re.fullmatch(r"tests/test_\w+\.py", name):
+                versions.setdefault(name, set()).add(content)
+    assert versions
+    assert [name for name, contents in versions.items() if len(contents) > 1] == []
+
+
+def test_sync_renderings_are_asynchronous_only_where_both_worlds_are(
+    renderings: Renderings,
+) -> None:
+    files = {*files_with("io", "sync", renderings)}
+    found = {
+        name for name, content in files if name.endswith(".py") and has_async(content)
+    }
+    assert found == ASYNC_IN_BOTH, difference(found, ASYNC_IN_BOTH)
+
+
+@pytest.mark.parametrize(("switch", "choice"), STRANGERS)
+def test_no_rendering_shows_a_trace_of_another(
+    switch: str, choice: str, renderings: Renderings
+) -> None:
+    found = {
+        (name, stranger)
+        for name, content in files_with(switch, choice, renderings)
+        for stranger in STRANGERS[switch, choice]
+        if stranger.encode() in content
+    }
+    assert found == set()
+
+
+def test_wrapped_files_become_sync_by_the_replacements_alone(
+    renderings: Renderings,
+) -> None:
+    used = set()
+    for answers in ALL:
+        if answers["io"] == "sync":
+            continue
+        asynchronous = renderings[frozenset(answers.items())]
+        synchronous = renderings[frozenset((answers | {"io": "sync"}).items())]
+        for source in WRAPPED:
+            name = rendered_name(source, answers)
+            if not name:
+                continue
+            text = asynchronous[name].decode()
+            for word, replacement in REPLACEMENTS:
+                if word in text:
+                    used.add(word)
+                text = text.replace(word, replacement)
+            assert source in ASK_FOR_IO or text == synchronous[name].decode(), name
+    assert [word for word, _ in REPLACEMENTS if word not in used] == []
+
+
+def test_only_the_declared_files_ask_for_io() -> None:
+    asking = {
+        name for name, text in SOURCES.items() if "cookiecutter.io" in name + text
+    }
+    assert asking == ASK_FOR_IO, difference(asking, ASK_FOR_IO)
+
+
+def test_only_the_declared_files_show_text() -> None:
+    showing = {name for name, text in SOURCES.items() if TEXT.search(text)}
+    assert showing == SHOW_TEXT, difference(showing, SHOW_TEXT)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_tags_stand_alone_on_their_lines_and_no_if_stands_in_another(
+    source: str,
+) -> None:
+    lines = [line for line in SOURCES[source].splitlines() if "{%" in line]
+    assert [line for line in lines if not TAG.fullmatch(line)] == []
+    depth = 0
+    for line in lines:
+        depth += line.startswith("{% if") - line.startswith("{% endif")
+        assert depth in {0, 1}, line
