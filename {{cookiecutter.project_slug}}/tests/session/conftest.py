@@ -32,7 +32,8 @@ def notes_settings(settings: Settings) -> Settings:
     run(create_table, settings, TABLE)
     return settings.model_copy(
         update={
-            "database_pool_size": 2,
+            "database_pool_size": 1,
+            "database_max_overflow": 1,
             "database_pool_timeout": 1,
             "database_statement_timeout": 1,
             "database_lock_timeout": 0.5,

@@ -1,4 +1,4 @@
-"""A full pool delays, then refuses, and recovers (S15). It has two connections here."""
+"""A full pool delays, then refuses, and recovers (S15). It has two places here."""
 
 import time
 from collections.abc import Iterator
@@ -45,6 +45,19 @@ def test_waiting_holds_up_neither_writing_nor_health(full_pool: TestClient) -> N
     assert full_pool.get("/health/ready").status_code == 200
     assert full_pool.post("/notes", json={}).status_code == 201
     waiting.join()
+
+
+def test_the_gauges_show_who_waits(full_pool: TestClient) -> None:
+    database = full_pool.app.state.database  # type: ignore[attr-defined]
+    waiting = Thread(target=at_once, args=[lambda _: full_pool.get("/notes"), 3])
+    waiting.start()
+    deadline = time.monotonic() + 5
+    while (gauges := database.gauges())["waiting"] < 3:
+        assert time.monotonic() < deadline, gauges
+    assert (gauges["size"], gauges["overflow"], gauges["checked_out"]) == (2, 1, 2)
+    notes.gate.set()
+    waiting.join()
+    assert database.gauges()["waiting"] == 0
 
 
 def test_whoever_waits_gets_the_place_that_becomes_free(full_pool: TestClient) -> None:

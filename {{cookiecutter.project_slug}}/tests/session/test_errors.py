@@ -2,7 +2,11 @@
 {% block code %}
 """What the client is told about an error of the database, by SQLSTATE (S17)."""
 
+{% if cookiecutter.io == 'async' %}
+from collections.abc import AsyncIterator, Iterator
+{% else %}
 from collections.abc import Iterator
+{% endif %}
 from http import HTTPStatus
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from app.config import Settings
 from app.db import errors
 from app.db.session import Database
 from app.main import create_app
+from tests.session.probe import Note
 from tests.support import execute, make_settings
 
 
@@ -41,6 +46,7 @@ def database_error(sqlstate: str | None, *, lost: bool = False) -> exc.DBAPIErro
         ("23502", 422, "invalid-data"),
         ("23514", 422, "invalid-data"),
         ("22003", 422, "invalid-data"),
+        ("25P03", 503, "database-unavailable"),
         ("40001", 503, "database-busy"),
         ("40P01", 503, "database-busy"),
         ("55P03", 503, "database-busy"),
@@ -105,25 +111,60 @@ def test_a_slow_statement_is_stopped(probe: TestClient) -> None:
     assert probe.get("/notes").status_code == 200
 
 
-async def test_a_connection_lost_in_the_commit_leaves_it_unknown(
-    notes_settings: Settings,
-    probe: TestClient,
-) -> None:
+@pytest.fixture
+async def die(notes_settings: Settings) -> AsyncIterator[None]:
+    """Make the server end the connection that inserts `now` or commits `later`."""
     if notes_settings.is_sqlite:
         pytest.skip("SQLite has no connection to lose")
     await execute(
         notes_settings,
         "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$",
-        "CREATE CONSTRAINT TRIGGER die AFTER INSERT ON notes"
-        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION die()",
+        "CREATE CONSTRAINT TRIGGER now AFTER INSERT ON notes"
+        " FOR EACH ROW WHEN (NEW.text = 'now') EXECUTE FUNCTION die()",
+        "CREATE CONSTRAINT TRIGGER later AFTER INSERT ON notes"
+        " DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW WHEN (NEW.text = 'later') EXECUTE FUNCTION die()",
     )
-    answer = probe.post("/notes", json={})
+    yield
     await execute(notes_settings, "DROP FUNCTION die CASCADE")
+
+
+@pytest.mark.usefixtures("die")
+async def test_a_connection_lost_before_the_commit_saves_nothing(
+    probe: TestClient,
+) -> None:
+    answer = probe.post("/notes", json={"text": "now"})
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "database-unavailable"
+    assert probe.get("/notes").text == "0"
+
+
+@pytest.mark.usefixtures("die")
+async def test_a_connection_lost_in_the_commit_leaves_it_unknown(
+    probe: TestClient,
+) -> None:
+    answer = probe.post("/notes", json={"text": "later"})
     assert answer.status_code == 503
     assert answer.json()["type"] == "commit-outcome-unknown"
     assert "Retry-After" not in answer.headers
     assert probe.post("/notes", json={}).status_code == 201
+
+
+async def add_and_commit(database: Database, note: Note) -> None:
+    async with database.write() as session:
+        session.add(note)
+        await session.commit()
+
+
+@pytest.mark.usefixtures("die")
+async def test_only_the_commit_itself_has_an_unknown_outcome(
+    database: Database,
+) -> None:
+    with pytest.raises(exc.DBAPIError):
+        await add_and_commit(database, Note(text="now"))
+    with pytest.raises(errors.CommitOutcomeUnknownError):
+        await add_and_commit(database, Note(text="later"))
 
 
 async def test_waiting_for_a_lock_ends(database: Database, probe: TestClient) -> None:
