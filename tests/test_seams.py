@@ -110,6 +110,7 @@ ASYNC_IN_BOTH = {
     "app/middleware.py",
     "app/problems.py",
     "app/routing.py",
+    "tests/session/test_admission.py",
 }
 
 # The template's files that ask for `io` themselves, beside those that are wrapped.

@@ -4,10 +4,13 @@ import time
 from collections.abc import Iterator
 from threading import Thread
 
+import anyio
 import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
+from app.db.admission import Admission
+from app.db.errors import PoolExhaustedError
 from tests.session import probe as notes
 from tests.support import at_once
 
@@ -71,6 +74,24 @@ def test_whoever_waits_gets_the_place_that_becomes_free(full_pool: TestClient) -
     notes.gate.set()
     waiting.join()
     assert [answer.status_code for answer in answers] == [200] * 9
+
+
+async def test_draining_waits_for_those_inside_and_admits_no_more() -> None:
+    admission = Admission(1, timeout=0.1)
+    drained = anyio.Event()
+
+    async def drain() -> None:
+        await admission.drain(5)
+        drained.set()
+
+    async with anyio.create_task_group() as tasks:
+        async with admission.place():
+            tasks.start_soon(drain)
+            await anyio.wait_all_tasks_blocked()
+            assert not drained.is_set()
+        await drained.wait()
+    with pytest.raises(PoolExhaustedError):
+        await admission.place().__aenter__()
 
 
 def test_many_at_once_are_all_served(probe: TestClient) -> None:

@@ -2,6 +2,8 @@
 {% block code %}
 """What the client is told about an error of the database, by SQLSTATE (S17)."""
 
+import socket
+import time
 {% if cookiecutter.io == 'async' %}
 from collections.abc import AsyncIterator, Iterator
 {% else %}
@@ -193,6 +195,20 @@ def test_an_unreachable_database_is_unavailable(unreachable: TestClient) -> None
     assert "Retry-After" in answer.headers
     for word in ("127.0.0.1", "secret", "missing"):
         assert word not in answer.text
+
+
+def test_connecting_ends_with_the_pool_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"postgresql://somebody@127.0.0.1:{mute.getsockname()[1]}/nothing"
+        settings = make_settings(
+            url, database_pool_timeout=1, database_connect_timeout=60
+        )
+        start = time.monotonic()
+        with TestClient(create_app(settings)) as client:
+            answer = client.get("/health/database")
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "database-unavailable"
+    assert time.monotonic() - start < 10
 
 
 def test_an_unreachable_database_is_not_ready(unreachable: TestClient) -> None:
