@@ -104,8 +104,8 @@ async def empty_tables(database: Database, tables: Iterable[Table]) -> None:
 
 async def count_leaks(database: Database) -> int:
     """Return how many connections are checked out, or idle in a transaction."""
-    pools = (database.write_engine.pool, database.read_engine.pool)
-    leaks: int = sum(pool.checkedout() for pool in pools)  # type: ignore[attr-defined]
+    pools: list[Any] = [database.write_engine.pool, database.read_engine.pool]
+    leaks: int = sum(pool.checkedout() for pool in pools)
     if database.write_engine.dialect.name == "postgresql":
         query = text(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"

@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 
@@ -51,11 +52,12 @@ def test_log_lines_have_the_request_id(
 ) -> None:
     handler = next(iter(logging.getLogger("app").handlers))
     caplog.handler.addFilter(handler.filters[0])
-    app = client.app
     caplog.set_level(logging.ERROR, "app")
-    app.state.newest_revision, newest = None, app.state.newest_revision  # type: ignore[attr-defined]
+    app = client.app
+    assert isinstance(app, FastAPI)
+    app.state.newest_revision, newest = None, app.state.newest_revision
     client.get("/health/ready", headers={"X-Request-ID": "find-me"})
-    app.state.newest_revision = newest  # type: ignore[attr-defined]
+    app.state.newest_revision = newest
     assert {getattr(record, "request_id", None) for record in caplog.records} == {
         "find-me"
     }

@@ -6,6 +6,7 @@ from threading import Thread
 
 import anyio
 import pytest
+from fastapi import FastAPI
 from httpx2 import Response
 from starlette.testclient import TestClient
 
@@ -22,14 +23,29 @@ def full_pool(probe: TestClient) -> Iterator[TestClient]:
     holders = [Thread(target=probe.get, args=["/notes/hold"]) for _ in range(2)]
     for holder in holders:
         holder.start()
-    deadline = time.monotonic() + 5
-    while probe.app.state.database.gauges()["checked_out"] < 2:  # type: ignore[attr-defined]
-        assert time.monotonic() < deadline, "the pool did not fill"
-    yield probe
-    notes.gate.set()
-    for holder in holders:
-        holder.join()
+    try:
+        wait_for_gauge(probe, "checked_out", 2)
+        yield probe
+    finally:
+        notes.gate.set()
+        for holder in holders:
+            holder.join()
     assert probe.get("/notes").status_code == 200
+
+
+def wait_for_gauge(probe: TestClient, name: str, value: int) -> None:
+    """Wait until so many connections are taken, or so many requests wait."""
+    deadline = time.monotonic() + 10
+    while (gauges := gauges_of(probe))[name] < value:
+        assert time.monotonic() < deadline, gauges
+        time.sleep(0.001)
+
+
+def gauges_of(probe: TestClient) -> dict[str, int]:
+    app = probe.app
+    assert isinstance(app, FastAPI)
+    gauges: dict[str, int] = app.state.database.gauges()
+    return gauges
 
 
 def test_waiting_ends_with_503_within_the_pool_timeout(full_pool: TestClient) -> None:
@@ -51,16 +67,14 @@ def test_waiting_holds_up_neither_writing_nor_health(full_pool: TestClient) -> N
 
 
 def test_the_gauges_show_who_waits(full_pool: TestClient) -> None:
-    database = full_pool.app.state.database  # type: ignore[attr-defined]
     waiting = Thread(target=at_once, args=[lambda _: full_pool.get("/notes"), 3])
     waiting.start()
-    deadline = time.monotonic() + 5
-    while (gauges := database.gauges())["waiting"] < 3:
-        assert time.monotonic() < deadline, gauges
+    wait_for_gauge(full_pool, "waiting", 3)
+    gauges = gauges_of(full_pool)
     assert (gauges["size"], gauges["overflow"], gauges["checked_out"]) == (2, 1, 2)
     notes.gate.set()
     waiting.join()
-    assert database.gauges()["waiting"] == 0
+    assert gauges_of(full_pool)["waiting"] == 0
 
 
 def test_whoever_waits_gets_the_place_that_becomes_free(full_pool: TestClient) -> None:
