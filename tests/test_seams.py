@@ -63,6 +63,7 @@ SEAMS: dict[str, set[str]] = {
     "commit": {
         "README.md",
         "app/db/changes.py",
+        "app/db/dependencies.py",
         "app/db/session.py",
         "app/db/unit_of_work.py",
         "app/products/service.py",

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from anyio import to_thread
+from anyio import create_task_group, to_thread
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
@@ -36,8 +36,9 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             yield
         finally:
-            await database.write_admission.drain(DRAIN_SECONDS)
-            await database.read_admission.drain(DRAIN_SECONDS)
+            async with create_task_group() as tasks:
+                tasks.start_soon(database.write_admission.drain, DRAIN_SECONDS)
+                tasks.start_soon(database.read_admission.drain, DRAIN_SECONDS)
 {% if cookiecutter.io == 'async' %}
             await database.dispose()
 {% else %}

@@ -59,9 +59,10 @@ class ProblemResponse(Response):
         headers: Mapping[str, str] | None = None,
         **members: Any,
     ) -> None:
+        is_known = status in HTTPStatus.__members__.values()
         problem = {
             "type": type,
-            "title": HTTPStatus(status).phrase,
+            "title": HTTPStatus(status).phrase if is_known else "Error",
             "status": int(status),
             "detail": detail,
             "instance": request.url.path,

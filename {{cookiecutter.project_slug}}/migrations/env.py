@@ -49,13 +49,15 @@ def migrate(connection: Connection) -> None:
 async def run_online() -> None:
     """Connect and migrate."""
     engine = make_engine(settings.model_copy(update=NO_TIMEOUTS))
-    async with engine.begin() as connection:
+    try:
+        async with engine.begin() as connection:
 {% if cookiecutter.io == 'async' %}
-        await connection.run_sync(migrate)
+            await connection.run_sync(migrate)
 {% else %}
-        migrate(connection)
+            migrate(connection)
 {% endif %}
-    await engine.dispose()
+    finally:
+        await engine.dispose()
 
 
 def run_offline() -> None:

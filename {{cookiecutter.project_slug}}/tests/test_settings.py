@@ -2,8 +2,10 @@
 
 import pytest
 from pydantic import ValidationError
+from starlette.testclient import TestClient
 
 from app.config import Settings, load_settings
+from app.main import create_app
 from tests.support import make_settings
 
 SQLITE = "sqlite:///test.db"
@@ -64,6 +66,15 @@ def test_fractions_of_a_second_and_0_are_taken() -> None:
     )
     assert settings.database_statement_timeout == 0
     assert settings.database_lock_timeout == 0.25
+
+
+def test_only_origins_that_are_set_may_call() -> None:
+    settings = make_settings(SQLITE, cors_origins=["https://a.example"])
+    client = TestClient(create_app(settings))
+    allowed = client.get("/health/live", headers={"Origin": "https://a.example"})
+    assert allowed.headers["Access-Control-Allow-Origin"] == "https://a.example"
+    refused = client.get("/health/live", headers={"Origin": "https://b.example"})
+    assert "Access-Control-Allow-Origin" not in refused.headers
 
 
 def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+{% if cookiecutter.pattern == 'unit_of_work' and cookiecutter.commit == 'manual' %}
+from app.db.changes import forgive_discarded_changes
+{% endif %}
 from app.db.places import get_database, take_read_place, take_write_place
 {% if cookiecutter.pattern == 'unit_of_work' %}
 from app.db.session import ReadSession
@@ -34,7 +37,11 @@ async def get_unit_of_work(
         yield uow
         if request.state.status_code >= 400:
             await uow.rollback()
-{% else %}
+{% endif %}
+{% if cookiecutter.pattern == 'unit_of_work' and cookiecutter.commit == 'manual' %}
+            forgive_discarded_changes(session.sync_session)
+{% endif %}
+{% if cookiecutter.pattern == 'repository' %}
 
 async def get_write_session(
     request: Request,

@@ -2,6 +2,7 @@
 {% block code %}
 """Engines and their pools, made from the settings (S6, S14)."""
 
+from math import ceil
 from typing import Any
 
 {% if cookiecutter.io == 'async' %}
@@ -61,8 +62,8 @@ def _parameters(settings: Settings) -> dict[str, str]:
             settings.database_idle_in_transaction_timeout
         ),
     }
-    # PostgreSQL counts milliseconds; 0 is no timeout there as well.
-    parameters = {name: str(round(s * 1_000)) for name, s in timeouts.items()}
+    # PostgreSQL counts whole milliseconds; 0 is no timeout there as well.
+    parameters = {name: str(ceil(s * 1_000)) for name, s in timeouts.items()}
     return parameters | {"TimeZone": "UTC"}
 
 

@@ -16,7 +16,6 @@ from sqlalchemy import ColumnElement, CursorResult, inspect, select, update
 from sqlalchemy.exc import IntegrityError
 {% endif %}
 
-from app.db.errors import is_unique_violation
 from app.db.session import ReadSession, WriteSession
 
 ModelT = TypeVar("ModelT")
@@ -87,8 +86,8 @@ class Repository(ReadRepository[ModelT]):
         try:
             async with self.session.begin_nested():
                 return await self.add(self.model(**key, **(defaults or {}))), True
-        except IntegrityError as error:
-            if is_unique_violation(error) and (found := await self._find(key)):
+        except IntegrityError:
+            if found := await self._find(key):
                 return found, False
             raise
 

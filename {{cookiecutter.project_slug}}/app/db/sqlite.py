@@ -3,6 +3,7 @@
 """SQLite with real transactions, foreign keys and timeouts."""
 
 import time
+from math import ceil
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
@@ -28,7 +29,7 @@ def prepare_sqlite(engine: Engine, settings: Settings, *, read_only: bool) -> No
         driver: Any = connection
         driver.isolation_level = None
         cursor = connection.cursor()
-        busy_timeout = int(settings.database_lock_timeout * 1_000) or 86_400_000
+        busy_timeout = ceil(settings.database_lock_timeout * 1_000) or 86_400_000
         cursor.execute(f"PRAGMA busy_timeout = {busy_timeout}")
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = NORMAL")

@@ -3,13 +3,18 @@
 """Endpoints that do what a session layer has to survive, on a table of their own."""
 
 import threading
-from collections.abc import AsyncIterator
+{% if cookiecutter.io == 'async' %}
+from collections.abc import AsyncIterator, Iterator
+{% else %}
+from collections.abc import Iterator
+{% endif %}
 from contextlib import asynccontextmanager
 
 {% if cookiecutter.io == 'async' %}
 from anyio import to_thread
 {% endif %}
 from fastapi import BackgroundTasks, HTTPException, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from sqlalchemy import CheckConstraint, ForeignKey, func, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -143,6 +148,16 @@ async def leave_undecided(db: WriteDep, note: NoteIn, status: int) -> Response:
     return Response(status_code=status)
 
 
+{% if cookiecutter.pattern == 'unit_of_work' and cookiecutter.commit == 'manual' %}
+@router.post("/abandoned/{status}", response_model=None)
+async def abandon_unit(db: WriteDep, note: NoteIn, status: int) -> Response:
+    """Leave a unit without a decision, and return a response."""
+    async with db:
+        await add(db.session, note)
+    return Response(status_code=status)
+
+
+{% endif %}
 @router.post("/pending", status_code=201)
 async def leave_pending(db: WriteDep, note: NoteIn) -> None:
     """Add something without even sending it."""
@@ -239,6 +254,17 @@ async def hold(db: ReadDep) -> int:
     gate.wait()
 {% endif %}
     return notes
+
+
+@router.get("/broken-stream")
+async def break_stream() -> StreamingResponse:
+    """Fail when a part is sent already."""
+
+    def chunks() -> Iterator[bytes]:
+        yield b"half"
+        raise RuntimeError("half of it")
+
+    return StreamingResponse(chunks())
 
 
 @router.get("/slow")

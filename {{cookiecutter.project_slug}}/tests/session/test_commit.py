@@ -47,7 +47,7 @@ def test_a_failed_commit_starts_no_background_task(probe: TestClient) -> None:
     assert notes.seen == []
 
 
-@pytest.mark.parametrize("status", [404, 503])
+@pytest.mark.parametrize("status", [404, 499, 503])
 def test_an_exception_inside_a_unit_saves_nothing(
     probe: TestClient, status: int
 ) -> None:
@@ -56,8 +56,11 @@ def test_an_exception_inside_a_unit_saves_nothing(
     assert count(probe) == 0
 
 
-def test_a_bug_inside_a_unit_saves_nothing(probe: TestClient) -> None:
+def test_a_bug_inside_a_unit_saves_nothing(
+    probe: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
     answer = probe.post("/notes/raise/0", json={})
+    assert "RuntimeError: a bug" in caplog.text
     assert answer.status_code == 500
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert "a bug" not in answer.text

@@ -7,9 +7,10 @@ import sys
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import exc, make_url, text
 
 from app.config import PROJECT, ROOT, Settings
+from app.db import pool
 from app.db.engine import POSTGRESQL_DRIVER, make_engine
 from app.db.session import Database
 from tests.session.probe import Note, count
@@ -49,16 +50,28 @@ def test_the_pools_have_the_size_that_is_set() -> None:
     )
     database = Database(settings)
     for engine in (database.write_engine, database.read_engine):
-        pool: Any = engine.pool
-        assert (pool.size(), pool._max_overflow) == (3, 2)
+        queue: Any = engine.pool
+        assert (queue.size(), queue._max_overflow) == (3, 2)
 
 
 async def test_a_connection_is_used_again(database: Database) -> None:
     for _ in range(5):
         async with database.write() as session:
             await session.get(Note, 1)
-    pool: Any = database.write_engine.pool
-    assert pool.checkedin() == 1
+    queue: Any = database.write_engine.pool
+    assert queue.checkedin() == 1
+
+
+async def test_the_pool_itself_keeps_nobody_waiting_for_long(
+    notes_settings: Settings,
+) -> None:
+    short = {"database_max_overflow": 0, "database_pool_timeout": 0.1}
+    database = Database(notes_settings.model_copy(update=short))
+    held = await database.read_engine.connect()
+    with pytest.raises(exc.TimeoutError):
+        await database.read_engine.connect()
+    await held.close()
+    await database.dispose()
 
 
 @pytest.mark.parametrize("pooler", ["none", "transaction"])
@@ -83,6 +96,19 @@ async def test_timeouts_hold_in_every_session(
     await database.dispose()
 
 
+async def test_a_pooled_connection_keeps_no_timeouts(notes_settings: Settings) -> None:
+    if notes_settings.is_sqlite:
+        pytest.skip(only_postgresql)
+    settings = notes_settings.model_copy(update={"database_pooler": "transaction"})
+    database = Database(settings)
+    async with database.write() as session:
+        await session.scalar(text("SELECT 1"))
+    autocommit = database.write_engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with autocommit.connect() as connection:
+        assert await connection.scalar(text("SHOW statement_timeout")) == "0"
+    await database.dispose()
+
+
 async def test_a_pooled_read_session_only_reads(notes_settings: Settings) -> None:
     if notes_settings.is_sqlite:
         pytest.skip(only_postgresql)
@@ -96,12 +122,18 @@ async def test_a_pooled_read_session_only_reads(notes_settings: Settings) -> Non
     await database.dispose()
 
 
+@pytest.mark.parametrize("is_noticed", [True, False])
 async def test_a_killed_connection_fails_nobody(
     database: Database,
     notes_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    is_noticed: bool,
 ) -> None:
     if notes_settings.is_sqlite:
         pytest.skip(only_postgresql)
+    if not is_noticed:
+        monkeypatch.setattr(pool, "_is_suspect", lambda _: False)
+        monkeypatch.setattr(pool, "PING_AFTER", -1)
     async with database.read() as session:
         pid = await session.scalar(text("SELECT pg_backend_pid()"))
     await execute(notes_settings, f"SELECT pg_terminate_backend({pid}, 5000)")

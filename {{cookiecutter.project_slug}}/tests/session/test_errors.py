@@ -197,11 +197,17 @@ def test_an_unreachable_database_is_unavailable(unreachable: TestClient) -> None
         assert word not in answer.text
 
 
-def test_connecting_ends_with_the_pool_timeout() -> None:
+@pytest.mark.parametrize(("pool_timeout", "connect_timeout"), [(1, 60), (60, 1)])
+def test_connecting_ends_with_the_earlier_timeout(
+    pool_timeout: int,
+    connect_timeout: int,
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"postgresql://somebody@127.0.0.1:{mute.getsockname()[1]}/nothing"
         settings = make_settings(
-            url, database_pool_timeout=1, database_connect_timeout=60
+            url,
+            database_pool_timeout=pool_timeout,
+            database_connect_timeout=connect_timeout,
         )
         start = time.monotonic()
         with TestClient(create_app(settings)) as client:

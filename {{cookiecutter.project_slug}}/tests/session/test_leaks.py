@@ -9,9 +9,11 @@ import anyio
 {% endif %}
 import pytest
 from sqlalchemy.exc import InvalidRequestError
+from starlette.testclient import TestClient
 
 from app.config import Settings
 from app.db.session import Database
+from app.main import create_app
 from tests.session.probe import Note, count
 from tests.support import count_leaks
 
@@ -30,6 +32,12 @@ async def test_objects_stay_readable_after_the_commit(database: Database) -> Non
         await session.commit()
     assert note.text == "kept"
     assert note.id is not None
+
+
+async def test_a_single_read_opens_no_transaction(database: Database) -> None:
+    async with database.read() as session:
+        await count(session)
+        assert await count_leaks(database) == 1, "checked out, and in no transaction"
 
 
 async def fail(database: Database) -> None:
@@ -60,6 +68,32 @@ async def test_a_cancelled_task_gives_the_connection_back(database: Database) ->
 
 
 {% endif %}
+def test_the_app_closes_all_connections_at_its_end(notes_settings: Settings) -> None:
+    app = create_app(notes_settings)
+    with TestClient(app) as client:
+        assert client.get("/health/ready").status_code == 200
+        assert client.get("/health/database").json()["checked_out"] == 1
+        database = app.state.database
+        pools = [database.read_engine.pool, database.probe_engine.pool]
+        assert [pool.checkedin() for pool in pools] == [1, 1]
+    assert [pool.checkedin() for pool in pools] == [0, 0]
+
+
+def test_a_stream_that_breaks_is_cut(probe: TestClient) -> None:
+    with pytest.raises(RuntimeError, match="half of it"):
+        probe.get("/notes/broken-stream")
+
+
+def test_the_route_that_holds_a_connection_for_long_is_named(
+    notes_settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    update = {"database_held_warning": 1e-9}
+    with TestClient(create_app(notes_settings.model_copy(update=update))) as client:
+        client.get("/health/database")
+    assert "by GET /health/database" in caplog.text
+
+
 async def test_holding_a_connection_for_long_is_logged(
     notes_settings: Settings,
     caplog: pytest.LogCaptureFixture,

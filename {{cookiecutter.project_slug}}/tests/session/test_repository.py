@@ -58,7 +58,10 @@ async def test_delete_removes_the_row(session: WriteSession) -> None:
 
 async def test_get_or_create_creates_once(session: WriteSession) -> None:
     notes = NoteRepository(session)
-    first, created = await notes.get_or_create(text="tag")
+    parent = await notes.add(Note(text="parent"))
+    defaults = {"parent_id": parent.id}
+    first, created = await notes.get_or_create(defaults, text="tag")
+    assert first.parent_id == parent.id
     again, created_again = await notes.get_or_create(text="tag")
     assert (created, created_again) == (True, False)
     assert again is first
