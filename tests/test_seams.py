@@ -58,6 +58,7 @@ SEAMS: dict[str, set[str]] = {
         "app/db/session.py",
         "app/products/models.py",
         "app/products/repository.py",
+        "migrations/env.py",
         "pyproject.toml",
     },
     "commit": {

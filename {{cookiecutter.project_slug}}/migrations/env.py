@@ -4,10 +4,18 @@
 
 {% if cookiecutter.io == 'async' %}
 import asyncio
-
 {% endif %}
+{% if cookiecutter.orm == 'sqlmodel' %}
+from typing import Literal
+
+from alembic import context
+from alembic.autogenerate.api import AutogenContext
+from sqlalchemy import Connection
+{% else %}
+
 from alembic import context
 from sqlalchemy import Connection
+{% endif %}
 
 from app.config import load_settings
 from app.db.base import metadata
@@ -34,6 +42,19 @@ NO_TIMEOUTS = {
 settings = context.config.attributes.get("settings") or load_settings()
 
 
+{% if cookiecutter.orm == 'sqlmodel' %}
+def import_sqlmodel(
+    _kind: str,
+    item: object,
+    autogenerate: AutogenContext,
+) -> Literal[False]:
+    """Give a new migration the import of SQLModel's types, and render as usual."""
+    if type(item).__module__.startswith("sqlmodel."):
+        autogenerate.imports.add("import sqlmodel")
+    return False
+
+
+{% endif %}
 def migrate(connection: Connection) -> None:
     """Run what Alembic was told to, in one transaction."""
     context.configure(
@@ -41,6 +62,9 @@ def migrate(connection: Connection) -> None:
         target_metadata=metadata,
         render_as_batch=connection.dialect.name == "sqlite",
         transactional_ddl=True,
+{% if cookiecutter.orm == 'sqlmodel' %}
+        render_item=import_sqlmodel,
+{% endif %}
     )
     with context.begin_transaction():
         context.run_migrations()

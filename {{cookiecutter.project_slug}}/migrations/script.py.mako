@@ -1,11 +1,14 @@
-"""${message}
+"""${message.rstrip(".")}.
 
 Revision ${up_revision}, after ${down_revision | comma,n}.
 """
 
 import sqlalchemy as sa
+% if imports:
+${imports}
+% endif
 from alembic import op
-${imports if imports else ""}
+
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
