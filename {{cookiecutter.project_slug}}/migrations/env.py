@@ -2,20 +2,24 @@
 {% block code %}
 """How Alembic reaches the database; it takes the settings of the app."""
 
-{% if cookiecutter.io == 'async' %}
+{% if cookiecutter.io == 'async' and cookiecutter.orm == 'sqlmodel' %}
 import asyncio
-{% endif %}
-{% if cookiecutter.orm == 'sqlmodel' %}
 from typing import Literal
 
-from alembic import context
-from alembic.autogenerate.api import AutogenContext
-from sqlalchemy import Connection
-{% else %}
-
-from alembic import context
-from sqlalchemy import Connection
 {% endif %}
+{% if cookiecutter.io == 'async' and cookiecutter.orm == 'sqlalchemy' %}
+import asyncio
+
+{% endif %}
+{% if cookiecutter.io == 'sync' and cookiecutter.orm == 'sqlmodel' %}
+from typing import Literal
+
+{% endif %}
+from alembic import context
+{% if cookiecutter.orm == 'sqlmodel' %}
+from alembic.autogenerate.api import AutogenContext
+{% endif %}
+from sqlalchemy import Connection
 
 from app.config import load_settings
 from app.db.base import metadata
