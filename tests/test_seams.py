@@ -117,6 +117,7 @@ ASYNC_IN_BOTH = {
 
 # The template's files that ask for `io` themselves, beside those that are wrapped.
 ASK_FOR_IO = {
+    "app/db/health.py",
     "tests/session/test_errors.py",
     "README.md",
     "app/db/engine.py",

@@ -31,7 +31,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if settings.is_sqlite and settings.environment == "development":
             await to_thread.run_sync(migrations.upgrade, settings)
-        app.state.newest_revision = migrations.newest_revision(settings)
+        app.state.outdated_revisions = migrations.outdated_revisions(settings)
         app.state.database = database = Database(settings)
         try:
             yield
@@ -56,13 +56,14 @@ def create_app(settings: Settings) -> FastAPI:
     # The first one added is the innermost.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_size)
     app.add_middleware(RequestMiddleware, max_body_size=settings.max_body_size)
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=settings.cors_origins,
-        allow_methods=["*"],
-        allow_headers=["*"],
-        expose_headers=["X-Request-ID"],
-    )
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-ID"],
+        )
     app.include_router(health.router)
     app.include_router(database_health.router)
 {% if cookiecutter.example %}

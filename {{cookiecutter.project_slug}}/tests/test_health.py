@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+from alembic.script import ScriptDirectory
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from app.config import Settings
+from app.db.migrations import alembic_config, outdated_revisions
 from app.main import create_app
 from tests.support import make_settings
 
@@ -19,15 +22,33 @@ def test_a_migrated_database_is_ready(client: TestClient) -> None:
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
-def test_pending_migrations_are_not_ready(client: TestClient) -> None:
+def test_pending_migrations_are_not_ready(
+    client: TestClient, settings: Settings
+) -> None:
     app = client.app
     assert isinstance(app, FastAPI)
-    newest = app.state.newest_revision
-    app.state.newest_revision = "one that is not applied yet"
+    head = ScriptDirectory.from_config(alembic_config(settings)).get_current_head()
+    app.state.outdated_revisions.add(head)
     answer = client.get("/health/ready")
-    app.state.newest_revision = newest
+    app.state.outdated_revisions.remove(head)
     assert (answer.status_code, answer.json()["type"]) == (503, "not-ready")
     assert "Retry-After" in answer.headers
+
+
+def test_all_migrations_but_the_newest_are_outdated(settings: Settings) -> None:
+    script = ScriptDirectory.from_config(alembic_config(settings))
+    everything = {each.revision for each in script.walk_revisions()}
+    outdated = outdated_revisions(settings)
+    assert everything - outdated == {script.get_current_head()}
+
+
+def test_a_database_that_is_ahead_is_ready(client: TestClient) -> None:
+    app = client.app
+    assert isinstance(app, FastAPI)
+    outdated, app.state.outdated_revisions = app.state.outdated_revisions, {"older"}
+    answer = client.get("/health/ready")
+    app.state.outdated_revisions = outdated
+    assert answer.status_code == 200
 
 
 def test_an_empty_database_is_not_ready(tmp_path: Path) -> None:

@@ -55,9 +55,9 @@ def test_log_lines_have_the_request_id(
     caplog.set_level(logging.ERROR, "app")
     app = client.app
     assert isinstance(app, FastAPI)
-    app.state.newest_revision, newest = None, app.state.newest_revision
+    database, app.state.database = app.state.database, None
     client.get("/health/ready", headers={"X-Request-ID": "find-me"})
-    app.state.newest_revision = newest
+    app.state.database = database
     assert {getattr(record, "request_id", None) for record in caplog.records} == {
         "find-me"
     }

@@ -3,6 +3,9 @@
 """May this process get traffic, and how is its database?"""
 
 import time
+{% if cookiecutter.io == 'async' %}
+from asyncio import timeout
+{% endif %}
 
 from fastapi import Request
 from sqlalchemy import text
@@ -16,6 +19,11 @@ from app.problems import ProblemError, problem_responses
 from app.routing import Router
 
 router = Router(prefix="/health", tags=["health"])
+{% if cookiecutter.io == 'async' %}
+
+# The server's own timeouts are shorter; this one is for a server that is silent.
+PATIENCE = 4
+{% endif %}
 
 
 class NotReadyError(ProblemError):
@@ -44,12 +52,20 @@ async def ready(request: Request) -> Health:
     This takes a connection of its own: full pools are no reason to stop traffic.
     """
     query = text("SELECT version_num FROM alembic_version")
+    engine = get_database(request).probe_engine
     try:
-        async with get_database(request).probe_engine.connect() as connection:
+{% if cookiecutter.io == 'async' %}
+        async with timeout(PATIENCE), engine.connect() as connection:
             revision = await connection.scalar(query)
+    except (DatabaseUnavailableError, SQLAlchemyError, TimeoutError) as error:
+{% else %}
+        with engine.connect() as connection:
+            revision = connection.scalar(query)
     except (DatabaseUnavailableError, SQLAlchemyError) as error:
+{% endif %}
         raise NotReadyError("The database does not answer, or is empty.") from error
-    if revision != request.app.state.newest_revision:
+    # A revision that is unknown here is ready: the next release is being rolled out.
+    if revision is None or revision in request.app.state.outdated_revisions:
         raise NotReadyError("Migrations are pending.")
     return Health()
 

@@ -1,4 +1,4 @@
-"""Migrations from inside the app: apply them, and know the newest."""
+"""Migrations from inside the app: apply them, and know which are outdated."""
 
 from alembic import command
 from alembic.config import Config
@@ -19,6 +19,8 @@ def upgrade(settings: Settings) -> None:
     command.upgrade(alembic_config(settings), "head")
 
 
-def newest_revision(settings: Settings) -> str | None:
-    """Return the newest migration's id, as the files have it."""
-    return ScriptDirectory.from_config(alembic_config(settings)).get_current_head()
+def outdated_revisions(settings: Settings) -> set[str]:
+    """Return the ids of all migrations but the newest, as the files have them."""
+    script = ScriptDirectory.from_config(alembic_config(settings))
+    revisions = {each.revision for each in script.walk_revisions()}
+    return revisions - set(script.get_heads())
