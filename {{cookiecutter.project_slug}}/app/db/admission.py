@@ -14,10 +14,8 @@ from anyio import CapacityLimiter, fail_after, move_on_after
 
 from app.db.errors import PoolExhaustedError
 
-# Until when the current request may connect (`time.monotonic()`, in seconds).
-connect_deadline: ContextVar[float | None] = ContextVar(
-    "connect_deadline", default=None
-)
+# What waiting has left of the pool timeout: how long connecting may take, in seconds.
+connect_timeout: ContextVar[float | None] = ContextVar("connect_timeout", default=None)
 
 
 class Admission:
@@ -30,11 +28,11 @@ class Admission:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """Hold a place; connecting inside shares the deadline of the wait.
+        """Hold a place; connecting inside gets what the wait has left of the timeout.
 
         Raises `PoolExhaustedError` when the timeout passes first.
         """
-        deadline = self._timeout and time.monotonic() + self._timeout
+        start = time.monotonic()
         holder = object()
         try:
             with fail_after(self._timeout):
@@ -42,11 +40,12 @@ class Admission:
         except TimeoutError:
             raise PoolExhaustedError("no place within the pool timeout") from None
         try:
-            connect_deadline.set(deadline)
+            waited = time.monotonic() - start
+            connect_timeout.set(self._timeout and max(self._timeout - waited, 0.001))
             yield
         finally:
-            # Background tasks go on in the same context, without a deadline.
-            connect_deadline.set(None)
+            # Background tasks go on in the same context, and have not waited.
+            connect_timeout.set(None)
             self._places.release_on_behalf_of(holder)
 
     @property

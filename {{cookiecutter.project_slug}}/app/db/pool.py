@@ -13,7 +13,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.config import Settings
-from app.db.admission import connect_deadline
+from app.db.admission import connect_timeout
 from app.db.errors import DatabaseUnavailableError
 from app.logs import current_route, logger
 
@@ -23,7 +23,7 @@ PING_AFTER = 30
 
 
 def connect_in_time(engine: Engine, settings: Settings) -> None:
-    """Connect within the timeout and within the deadline of the request's admission.
+    """Connect within the timeout and within what waiting for a place has left.
 
     Drivers report a failed connect in a dozen ways, raw ones among them; here it is
     always `DatabaseUnavailableError`, with the driver's own error as its cause.
@@ -37,11 +37,11 @@ def connect_in_time(engine: Engine, settings: Settings) -> None:
         kwargs: Any,
     ) -> DBAPIConnection:
         limits = [settings.database_connect_timeout or 86_400.0]
-        if deadline := connect_deadline.get():
-            limits.append(deadline - time.monotonic())
+        if (left := connect_timeout.get()) is not None:
+            limits.append(left)
 {% if cookiecutter.io == 'async' %}
         if dialect.name == "postgresql":
-            kwargs["timeout"] = max(min(limits), 0.001)
+            kwargs["timeout"] = min(limits)
 {% else %}
         if dialect.name == "postgresql":
             # libpq counts whole seconds, and makes two of one.
