@@ -37,7 +37,7 @@ class RequestIdFilter(logging.Filter):
 
 
 def configure_logging(level: str) -> None:
-    """Log to standard error, in one line each, from `level` up."""
+    """Log to standard error, from `level` up; a traceback follows its line."""
     logging.config.dictConfig(
         {
             "version": 1,

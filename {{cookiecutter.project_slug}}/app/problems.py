@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from app.db.errors import DatabaseError, describe
+from app.db.errors import BUSY, EXHAUSTED, DatabaseError, describe
 from app.logs import current_route, logger
 from app.schemas import Problem
 
@@ -121,10 +121,13 @@ async def _answer_validation_error(
 
 async def _answer_database_error(request: Request, error: Exception) -> Response:
     outcome = describe(error)
-    if outcome.status >= 500:
+    if outcome in {BUSY, EXHAUSTED}:
+        logger.warning("%s: %s", current_route(), outcome.type)
+    elif outcome.status >= 500:
         logger.error("%s: %s", current_route(), outcome.type, exc_info=error)
     else:
-        logger.info("%s: %s: %s", current_route(), outcome.type, error)
+        # Quoted: the text may hold the client's values, and line breaks in them.
+        logger.info("%s: %s: %r", current_route(), outcome.type, str(error))
     return ProblemResponse(
         request,
         outcome.status,
