@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -50,4 +51,5 @@ def test_a_generated_migration_is_clean_and_works(
     run(project, *python, "alembic", "check")
     run(project, *python, "ruff", "check", "--no-cache", ".")
     run(project, *python, "ruff", "format", "--no-cache", "--check", ".")
+    run(project, *python, "mypy", "--cache-dir", os.devnull)
     run(project, *python, "pytest", "tests/test_migrations.py")

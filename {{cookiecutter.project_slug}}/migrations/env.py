@@ -37,7 +37,7 @@ MODELS: list[object] = []
 {% endif %}
 
 # A migration may take its time, but it does not make the others queue behind it for
-# a lock: it gives up after DATABASE_LOCK_TIMEOUT, and is run again.
+# a lock: it gives up after DATABASE_LOCK_TIMEOUT, and you run it again.
 NO_TIMEOUTS = {
     "database_statement_timeout": 0,
     "database_idle_in_transaction_timeout": 0,
@@ -54,7 +54,7 @@ def import_sqlmodel(
 ) -> Literal[False]:
     """Give a new migration the import of SQLModel's types, and render as usual."""
     if type(item).__module__.startswith("sqlmodel."):
-        autogenerate.imports.add("import sqlmodel")
+        autogenerate.imports.add("import sqlmodel.sql.sqltypes")
     return False
 
 
