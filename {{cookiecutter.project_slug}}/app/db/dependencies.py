@@ -14,7 +14,12 @@ from fastapi import Depends, Request
 {% if cookiecutter.pattern == 'unit_of_work' and cookiecutter.commit == 'manual' %}
 from app.db.changes import forgive_discarded_changes
 {% endif %}
-from app.db.places import get_database, take_read_place, take_write_place
+from app.db.places import (
+    get_database,
+    is_error_answer,
+    take_read_place,
+    take_write_place,
+)
 {% if cookiecutter.pattern == 'unit_of_work' %}
 from app.db.session import ReadSession
 from app.db.unit_of_work import UnitOfWork
@@ -35,7 +40,7 @@ async def get_unit_of_work(
     async with get_database(request).write() as session:
         uow = UnitOfWork(session)
         yield uow
-        if request.state.status_code >= 400:
+        if is_error_answer(request):
             await uow.rollback()
 {% endif %}
 {% if cookiecutter.pattern == 'unit_of_work' and cookiecutter.commit == 'manual' %}
@@ -50,7 +55,7 @@ async def get_write_session(
     """Give the request its session; an error answer saves nothing."""
     async with get_database(request).write() as session:
         yield session
-        if request.state.status_code >= 400:
+        if is_error_answer(request):
             await session.rollback()
 {% endif %}
 

@@ -96,7 +96,14 @@ def _postgresql(settings: Settings, *, read_only: bool) -> tuple[URL, dict[str, 
     options = [str(query.pop("options", ""))]
     options += [f"-c {name}={value}" for name, value in parameters.items()]
     url = settings.url.set(drivername=POSTGRESQL_DRIVER, query=query)
-    arguments: dict[str, Any] = {"options": " ".join(options).strip()}
+    arguments: dict[str, Any] = {
+        "options": " ".join(options).strip(),
+        # A server that is gone without a word is given up after half a minute.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,  # milliseconds
+    }
     if pooled:
         # Named statements live on one server connection, and the next transaction
         # may run on another.

@@ -13,6 +13,15 @@ def get_database(request: Request) -> Database:
     return database
 
 
+def is_error_answer(request: Request) -> bool:
+    """Whether the endpoint has returned a status of 400 and above (S3)."""
+    if not hasattr(request.state, "status_code"):
+        raise RuntimeError(
+            "use app.routing.Router: it shows the session what the endpoint answers"
+        )
+    return bool(request.state.status_code >= 400)
+
+
 async def take_write_place(request: Request) -> AsyncIterator[None]:
     """Wait until a connection for writing is free."""
     async with get_database(request).write_admission.place():

@@ -63,6 +63,7 @@ def test_waiting_holds_up_neither_writing_nor_health(full_pool: TestClient) -> N
     assert full_pool.get("/health/live").status_code == 200
     assert full_pool.get("/health/ready").status_code == 200
     assert full_pool.post("/notes", json={}).status_code == 201
+    notes.gate.set()
     waiting.join()
 
 
