@@ -40,7 +40,7 @@ def test_the_models_are_what_the_migrations_make(config: Config) -> None:
 
 @pytest.mark.parametrize("kind", DATABASES)
 def test_timeouts_do_not_stop_a_migration(kind: str, tmp_path: Path) -> None:
-    timeouts = {"database_statement_timeout": 0.002, "database_lock_timeout": 0.001}
+    timeouts = {"database_statement_timeout": 0.001, "database_lock_timeout": 0}
     with fresh_database(kind, tmp_path) as url:
         upgrade(make_settings(url, **timeouts))
 

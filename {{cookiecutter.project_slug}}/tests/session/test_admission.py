@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from app.db.admission import Admission
+from app.db.admission import Admission, connect_timeout
 from app.db.errors import PoolExhaustedError
 from tests.session import probe as notes
 from tests.support import at_once
@@ -107,6 +107,14 @@ async def test_draining_waits_for_those_inside_and_admits_no_more() -> None:
         await drained.wait()
     with pytest.raises(PoolExhaustedError):
         await admission.place().__aenter__()
+
+
+async def test_connecting_gets_what_the_wait_has_left() -> None:
+    async with Admission(1, timeout=5).place():
+        left = connect_timeout.get()
+        assert left is not None
+        assert 4 < left <= 5
+    assert connect_timeout.get() is None
 
 
 def test_many_at_once_are_all_served(probe: TestClient) -> None:
