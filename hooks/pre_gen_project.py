@@ -26,6 +26,16 @@ LONGEST_SLUG = 64
 LONGEST_SHOWN = 64
 SLUG = re.compile("[a-z](?:-?[a-z0-9])*")
 
+# What is proposed where nothing of the answer is left.
+DEFAULTS = {
+    "project_name": "My Service",
+    "description": "A service with a database.",
+    "author_name": "The Team",
+}
+
+# The build backend refuses an author without a name.
+NEVER_BLANK = {"project_name", "author_name"}
+
 # Each of these ends a line or cannot be encoded, in one of the formats rendered.
 FORBIDDEN_CATEGORIES = {
     "Cc": "a control character",
@@ -37,14 +47,14 @@ FORBIDDEN_CATEGORIES = {
 # A project of the same name as what it depends on could not install that.
 DEPENDENCIES = """
     aiosqlite alembic annotated-doc annotated-types anyio argon2 argon2-cffi
-    argon2-cffi-bindings asyncpg certifi cffi click dotenv fastapi greenlet h11
-    hatchling httpcore httpcore2 httptools httpx httpx2 idna iniconfig jwt mako
-    markupsafe multipart mypy mypy-extensions opentelemetry opentelemetry-api
-    packaging pathspec pip pluggy psycopg psycopg-binary pwdlib pycparser pydantic
-    pydantic-core pydantic-settings pygments pyjwt pytest python-dotenv
-    python-multipart ruff setuptools sqlalchemy sqlmodel stamina starlette tenacity
-    truststore typing-extensions typing-inspection tzdata uvicorn uvloop watchfiles
-    websockets
+    argon2-cffi-bindings ast-serialize asyncpg certifi cffi click colorama dotenv
+    fastapi greenlet h11 hatchling httpcore httpcore2 httptools httpx httpx2 idna
+    iniconfig jwt librt mako markupsafe multipart mypy mypy-extensions opentelemetry
+    opentelemetry-api packaging pathspec pip pluggy psycopg psycopg-binary pwdlib
+    pycparser pydantic pydantic-core pydantic-settings pygments pyjwt pytest
+    python-dotenv python-multipart ruff setuptools sqlalchemy sqlmodel stamina
+    starlette tenacity truststore typing-extensions typing-inspection tzdata uvicorn
+    uvloop watchfiles websockets
 """
 PACKAGES = frozenset({"app", "migrations", "tests"})
 WINDOWS_DEVICES = frozenset(
@@ -61,15 +71,13 @@ def refusal(answers: Mapping[str, object]) -> str | None:
             fault: str | None = "it is not text"
         elif is_slug:
             fault = fault_in_slug(answer)
-        elif prompt == "project_name" and not answer.strip():
+        elif prompt in NEVER_BLANK and not answer.strip():
             fault = "it is blank"
         else:
             fault = fault_in_text(answer)
         if fault:
-            would_do = similar_slug(answer) if is_slug else similar_text(answer)
-            return (
-                f"{prompt} cannot be {shown(answer)}: {fault}. {would_do!r} would do."
-            )
+            similar = similar_slug(answer) if is_slug else similar_text(prompt, answer)
+            return f"{prompt} cannot be {shown(answer)}: {fault}. {similar!r} would do."
     return None
 
 
@@ -104,11 +112,11 @@ def fault_in_slug(slug: str) -> str | None:
     return None
 
 
-def similar_text(answer: object) -> str:
+def similar_text(prompt: str, answer: object) -> str:
     """Return an acceptable text, much like the beginning of the answer."""
     text = answer if isinstance(answer, str) else ""
     cleaned = "".join(" " if fault_in_text(each) else each for each in text)
-    return cleaned[:LONGEST_SHOWN].strip() or "My Service"
+    return cleaned[:LONGEST_SHOWN].strip() or DEFAULTS[prompt]
 
 
 def similar_slug(answer: object) -> str:

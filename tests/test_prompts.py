@@ -11,27 +11,35 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import CodeType
 from typing import Any
 
 import pytest
 import yaml
 from cookiecutter.generate import generate_context
+from cookiecutter.main import cookiecutter
 from cookiecutter.prompt import prompt_for_config
 from cookiecutter.utils import create_env_with_context
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from jinja2 import Environment, Template
 from markdown_it import MarkdownIt
 from pytest_cookies.plugin import Cookies
 
+from tests.service import run
 from tests.template import (
     COMBINATIONS,
     PROMPTS,
     ROOT,
     SWITCHES,
+    Answers,
     Bakery,
     environment,
     files_in,
+    settings_in,
 )
 
 PATH_OF_HOOK = ROOT / "hooks" / "pre_gen_project.py"
@@ -61,6 +69,7 @@ REFUSED = {
     "a keyword": ("project_slug", "class", "keyword"),
     "a dependency": ("project_slug", "fastapi", "dependency"),
     "a dependency of two words": ("project_slug", "pydantic-settings", "dependency"),
+    "what a dependency is imported as": ("project_slug", "jwt", "dependency"),
     "the package of the project": ("project_slug", "app", "package"),
     "the tests of the project": ("project_slug", "tests", "package"),
     "a device of Windows": ("project_slug", "con", "Windows"),
@@ -68,6 +77,8 @@ REFUSED = {
     "a step aside": ("project_slug", "../shop", "lower-case"),
     "a blank name": ("project_name", "  ", "blank"),
     "no name": ("project_name", "", "blank"),
+    "a blank author": ("author_name", "  ", "blank"),
+    "no author": ("author_name", "", "blank"),
     "no text": ("project_name", None, "not text"),
     "a name of 201 characters": ("project_name", "x" * 201, "200 characters"),
     "a line feed": ("description", "two\nlines", "U+000A"),
@@ -88,11 +99,15 @@ HOSTILE = {
     "Python": '"""; raise SystemExit(7); r"""',
     "emoji": "💥 👩\u200d💻 🇪🇺",
     "right to left": "\u202eאבג\u202c مرحبا",
+    "Markdown": "<b> &amp; ~~a~~ `b` ![c](d) <!-- ``` [e]: f --- === \\",
     "200 characters": '\\"é💥' * 50,
 }
 
 # The others say the same of whole renderings, and are left to the slow tier.
-QUICKLY = ("quotes", "Jinja", "200 characters")
+QUICKLY = ("quotes", "Jinja", "Markdown", "200 characters")
+
+# The only files that a text answer reaches.
+SHOW_TEXT = ("README.md", "pyproject.toml")
 
 ANY_CHARACTER = st.characters(exclude_categories=())
 PIECES = ['"', '"""', "'", "\\", "{{", "}}", "{%", "%}", "{#", "#", "<", "&", "\n", "x"]
@@ -105,22 +120,48 @@ ALLOWED_TEXT = st.one_of(
     st.text(ALLOWED_CHARACTER, min_size=1, max_size=200),
     st.text(string.punctuation + "a1 ", min_size=1, max_size=40),
 ).filter(str.strip)
+# What means something in one of the formats, and what is hard to show, more often.
+SHOWN_TEXT = st.one_of(
+    ALLOWED_TEXT,
+    st.sampled_from([*HOSTILE.values()]),
+    st.text(ALLOWED_CHARACTER, min_size=200, max_size=200).filter(str.strip),
+    st.lists(st.sampled_from(" ".join(HOSTILE.values()).split(" ")), min_size=1)
+    .map(" ".join)
+    .filter(lambda text: text.strip() and len(text) <= 200),
+)
+SHOWN_ANSWERS = st.fixed_dictionaries(
+    {
+        "project_name": SHOWN_TEXT,
+        "project_slug": st.from_regex(HOOK["SLUG"], fullmatch=True).filter(
+            lambda slug: HOOK["fault_in_slug"](slug) is None
+        ),
+        "description": SHOWN_TEXT | st.sampled_from(["", " "]),
+        "author_name": SHOWN_TEXT,
+    }
+)
 # Of letters that spell no name which is taken.
 NEARLY_SLUGS = st.one_of(
     st.text("xz09-", max_size=68), st.text("xz09-A_.é \n", max_size=6)
 )
-MARKDOWN = MarkdownIt("commonmark")
+# As GitHub reads it.
+MARKDOWN = MarkdownIt("commonmark").enable(["strikethrough", "table"])
 JINJA = create_env_with_context({"cookiecutter": PROMPTS})
 
+# The validator takes a fraction of a millisecond; the rest takes longer.
+by_thousands = pytest.mark.parametrize(
+    "examples", [200, pytest.param(10_000, marks=pytest.mark.slow)]
+)
 at_length = pytest.mark.parametrize(
-    "examples", [200, pytest.param(2_500, marks=pytest.mark.slow)]
+    "examples", [100, pytest.param(2_500, marks=pytest.mark.slow)]
 )
 
 
 def is_clear(line: str, prompt: str, answer: object) -> bool:
     """Say whether a refusal is one line, with a proposal that is not refused itself."""
-    similar = HOOK["similar_slug" if prompt == "project_slug" else "similar_text"]
-    proposal = similar(answer)
+    if prompt == "project_slug":
+        proposal = HOOK["similar_slug"](answer)
+    else:
+        proposal = HOOK["similar_text"](prompt, answer)
     return (
         line.startswith(f"{prompt} cannot be ")
         and line.endswith(f". {proposal!r} would do.")
@@ -129,17 +170,30 @@ def is_clear(line: str, prompt: str, answer: object) -> bool:
     )
 
 
+@cache
+def template_of(variable: str) -> Template:
+    """Return how a variable of cookiecutter.json is made."""
+    template: Template = JINJA.from_string(PROMPTS[variable])
+    return template
+
+
 def escaped(variable: str, text: str) -> str:
     """Return a text as a variable of cookiecutter.json prepares it for its format."""
-    template = JINJA.from_string(PROMPTS[variable])
-    rendered: str = template.render(cookiecutter=dict.fromkeys(TEXTS, text))
-    return rendered
+    return template_of(variable).render(cookiecutter=dict.fromkeys(TEXTS, text))
 
 
+@cache  # To read the same README again takes its time.
 def shown_by_markdown(source: str) -> list[str]:
-    """Return the text of each heading and paragraph as a reader sees it."""
-    blocks = [token.children for token in MARKDOWN.parse(source) if token.children]
-    return ["".join(each.content for each in block) for block in blocks]
+    """Return the text of each block as a reader sees it: no tags, but all code."""
+    return [
+        "".join(
+            each.content
+            for each in block.children or [block]
+            if each.type not in ("html_inline", "html_block")
+        )
+        for block in MARKDOWN.parse(source)
+        if block.content
+    ]
 
 
 def as_typed(text: str) -> str:
@@ -147,7 +201,21 @@ def as_typed(text: str) -> str:
 
     It does so with --no-input and in a configuration file, but not with what is typed.
     """
-    return f"{{% raw %}}{text}{{% endraw %}}"
+    literal = text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    return f'{{{{ "{literal}" }}}}'
+
+
+def render(folder: Path, texts: Mapping[str, str], **answers: Any) -> Path:
+    """Return the project that cookiecutter itself renders into a folder."""
+    typed = {prompt: as_typed(text) for prompt, text in texts.items()}
+    project: str = cookiecutter(
+        str(ROOT),
+        no_input=True,
+        extra_context=typed | answers,
+        output_dir=str(folder),
+        config_file=str(settings_in(folder)),
+    )
+    return Path(project)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +283,7 @@ def test_what_a_project_depends_on_is_refused_as_its_name(bake: Bakery) -> None:
     assert [name for name in names if not refusal(GOOD | {"project_slug": name})] == []
 
 
-@at_length
+@by_thousands
 def test_a_slug_is_refused_exactly_when_the_rule_says_so(examples: int) -> None:
     @settings(max_examples=examples)
     @given(NEARLY_SLUGS)
@@ -234,7 +302,7 @@ def test_a_slug_is_refused_exactly_when_the_rule_says_so(examples: int) -> None:
     check()
 
 
-@at_length
+@by_thousands
 def test_any_text_is_refused_clearly_or_comes_through(examples: int) -> None:
     @settings(max_examples=examples)
     @given(st.sampled_from(TEXTS), ANY_TEXT)
@@ -249,10 +317,10 @@ def test_any_text_is_refused_clearly_or_comes_through(examples: int) -> None:
     check()
 
 
-@pytest.mark.parametrize("examples", [50, pytest.param(2_500, marks=pytest.mark.slow)])
+@at_length
 def test_any_allowed_text_can_be_read_in_markdown(examples: int) -> None:
     @settings(max_examples=examples)
-    @given(st.sampled_from(["project_name", "description"]), ALLOWED_TEXT)
+    @given(st.sampled_from(["project_name", "description"]), SHOWN_TEXT)
     def check(prompt: str, text: str) -> None:
         inside = escaped(f"__{prompt}_markdown", text)
         heading, paragraph = shown_by_markdown(f"# {inside}\n\nAbout: {inside}\n")
@@ -262,10 +330,10 @@ def test_any_allowed_text_can_be_read_in_markdown(examples: int) -> None:
     check()
 
 
-@at_length
+@by_thousands
 def test_no_text_of_printed_characters_is_refused(examples: int) -> None:
     @settings(max_examples=examples)
-    @given(st.sampled_from(TEXTS), ALLOWED_TEXT)
+    @given(st.sampled_from(TEXTS), SHOWN_TEXT)
     def check(prompt: str, text: str) -> None:
         assert refusal(GOOD | {prompt: text}) is None
 
@@ -297,15 +365,65 @@ def test_no_answer_becomes_a_part_of_the_hook(examples: int) -> None:
         for name, text in HOSTILE.items()
     ],
 )
-def test_hostile_text_renders_into_valid_files(text: str, cookies: Cookies) -> None:
-    answers = {prompt: as_typed(text) for prompt in TEXTS}
-    result = cookies.bake(answers | {"project_slug": "shop"}, template=str(ROOT))
+def test_hostile_text_renders_into_valid_files(
+    text: str, bake: Bakery, tmp_path: Path
+) -> None:
+    texts = GOOD | dict.fromkeys(TEXTS, text)
+    assert_valid(render(tmp_path, texts), texts, plain=bake())
 
-    assert result.exception is None
-    assert_valid(result.project_path, text)
+
+@pytest.fixture
+def compiling_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Jinja compile a source once for many renderings; it takes half their time.
+
+    The answers are values of variables, and no part of what is compiled.
+    """
+    compiled: dict[tuple[str | None, ...], CodeType] = {}
+    compile_source = Environment.compile
+
+    def compile_once(
+        self: Environment, source: str, name: str | None = None, file: str | None = None
+    ) -> CodeType:
+        key = (source, name, file)
+        if key not in compiled:
+            compiled[key] = compile_source(self, source, name, file)
+        return compiled[key]
+
+    monkeypatch.setattr(Environment, "compile", compile_once)
 
 
-def test_hostile_text_can_be_typed(tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiling_once")
+def test_any_allowed_answers_render_into_valid_files(
+    bake: Bakery, tmp_path: Path
+) -> None:
+    # To explain a failure takes minutes more, in renderings.
+    @settings(max_examples=300, phases={*Phase} - {Phase.explain})
+    @given(SHOWN_ANSWERS, st.sampled_from(COMBINATIONS))
+    def check(texts: dict[str, str], variant: Answers) -> None:
+        # The example shows none of the texts, and would take most of the time.
+        answers = {**variant, "example": False}
+        with TemporaryDirectory(dir=tmp_path) as folder:
+            project = render(Path(folder), texts, **answers)
+            assert_valid(project, texts, plain=bake(**answers))
+
+    check()
+
+
+@pytest.mark.slow
+def test_hostile_text_shows_in_the_interface(tmp_path: Path) -> None:
+    texts = GOOD | {
+        "project_name": HOSTILE["Python"],
+        "description": HOSTILE["200 characters"],
+    }
+    document = "from app.main import app; import json; print(json.dumps(app.openapi()))"
+    said = run(render(tmp_path, texts), sys.executable, "-c", document)
+    about = json.loads(said.splitlines()[-1])["info"]
+    assert about["title"] == texts["project_name"]
+    assert about["description"] == texts["description"]
+
+
+def test_hostile_text_can_be_typed(bake: Bakery, tmp_path: Path) -> None:
     text = HOSTILE["Jinja"]
     typed = [text, "shop", text, text, *("1" for _ in SWITCHES), "y"]
     subprocess.run(
@@ -317,25 +435,52 @@ def test_hostile_text_can_be_typed(tmp_path: Path) -> None:
         encoding="utf-8",
         check=True,
     )
-    assert_valid(tmp_path / "shop", text)
+    texts = {"project_slug": "shop"} | dict.fromkeys(TEXTS, text)
+    assert_valid(tmp_path / "shop", texts, plain=bake())
 
 
-def assert_valid(project: Path, text: str) -> None:
-    """Check that a rendering with one text for all prompts parses and shows it."""
-    for name, content in files_in(project).items():
-        if name.endswith(".toml"):
-            tomllib.loads(content.decode())
-        elif name.endswith((".yaml", ".yml")):
-            yaml.safe_load(content)
-        elif name.endswith(".py"):
-            ast.parse(content)
-    about = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
-    assert about["project"]["description"] == text
-    assert about["project"]["authors"] == [{"name": text}]
-    assert about["tool"]["app"]["title"] == text
-    readme = shown_by_markdown((project / "README.md").read_text(encoding="utf-8"))
-    assert readme[0] == text.strip()
-    assert readme[1].endswith(text.strip())
+def assert_valid(project: Path, texts: Mapping[str, str], plain: Path) -> None:
+    """Check that a rendering parses, shows its texts, and is else like a plain one.
+
+    The plain one is the same variant, with the default texts.
+    """
+    files, plain_files = files_in(project), files_of_baked(plain)
+    assert files.keys() == plain_files.keys()
+    for name, content in files.items():
+        assert_parses(name, content)
+        assert name in SHOW_TEXT or content == plain_files[name], name
+
+    assert project.name == texts["project_slug"]
+    about = tomllib.loads(plain_files["pyproject.toml"].decode())
+    about["project"] |= {
+        "name": texts["project_slug"],
+        "description": texts["description"],
+        "authors": [{"name": texts["author_name"]}],
+    }
+    about["tool"]["app"] = {"title": texts["project_name"]}
+    assert tomllib.loads(files["pyproject.toml"].decode()) == about
+
+    title, description, *rest = shown_by_markdown(files["README.md"].decode())
+    assert title == texts["project_name"].strip()
+    assert description == f"In one sentence: {texts['description']}".strip()
+    assert rest == shown_by_markdown(plain_files["README.md"].decode())[2:]
+
+
+@cache  # Nobody changes what is baked.
+def files_of_baked(plain: Path) -> dict[str, bytes]:
+    """Return the files of a project from the bakery."""
+    return files_in(plain)
+
+
+@cache  # Most files are the same from one text to the next.
+def assert_parses(name: str, content: bytes) -> None:
+    """Check that a file is valid, if it is of a kind that can be parsed."""
+    if name.endswith(".toml"):
+        tomllib.loads(content.decode())
+    elif name.endswith((".yaml", ".yml")):
+        yaml.safe_load(content)
+    elif name.endswith(".py"):
+        ast.parse(content)
 
 
 def test_every_prompt_and_every_choice_has_a_sentence() -> None:
