@@ -36,6 +36,10 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     cors_origins: Annotated[list[str], NoDecode] = []
     max_body_size: int = Field(default=1_048_576, ge=1)
+{% if cookiecutter.example %}
+    secret_key: SecretStr = SecretStr("")
+    token_lifetime: float = Field(default=3_600, gt=0, le=31_536_000)
+{% endif %}
 
     database_url: SecretStr = SecretStr(f"sqlite:///{ROOT / 'database.db'}")
     database_pooler: Literal["none", "transaction"] = "none"

@@ -9,15 +9,23 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
 from app import health
+{% if cookiecutter.example %}
+from app.auth.router import router as auth
+from app.auth.tokens import Tokens
+{% endif %}
 from app.config import PROJECT, PYPROJECT, Settings, load_settings
 from app.db import health as database_health
 from app.db import migrations
 from app.db.session import Database
 from app.logs import configure_logging
 from app.middleware import RequestMiddleware
+{% if cookiecutter.example %}
+from app.orders.router import router as orders
+{% endif %}
 from app.problems import add_problem_handlers
 {% if cookiecutter.example %}
 from app.products.router import router as products
+from app.users.router import router as users
 {% endif %}
 
 # How long the end of the process waits for requests to give back their connections.
@@ -52,6 +60,9 @@ def create_app(settings: Settings) -> FastAPI:
         version=PROJECT["version"],
         lifespan=lifespan,
     )
+{% if cookiecutter.example %}
+    app.state.tokens = Tokens(settings)
+{% endif %}
     add_problem_handlers(app)
     # The first one added is the innermost.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_size)
@@ -67,7 +78,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     app.include_router(database_health.router)
 {% if cookiecutter.example %}
+    app.include_router(auth)
+    app.include_router(users)
     app.include_router(products)
+    app.include_router(orders)
 {% endif %}
     return app
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -23,12 +23,18 @@ class ProblemError(Exception):
 
     status: int = HTTPStatus.INTERNAL_SERVER_ERROR
     type = "about:blank"
-    retry_after: int | None = None
-    """Seconds for the `Retry-After` header."""
+    headers: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+
+class UnauthorizedError(ProblemError):
+    """Nobody, or nobody known, is asking."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
 
 
 class NotFoundError(ProblemError):
@@ -55,7 +61,6 @@ class ProblemResponse(Response):
         detail: str,
         *,
         type: str = "about:blank",
-        retry_after: int | None = None,
         headers: Mapping[str, str] | None = None,
         **members: Any,
     ) -> None:
@@ -70,8 +75,6 @@ class ProblemResponse(Response):
         }
         # ASCII output: a lone surrogate from the request cannot break the answer.
         super().__init__(json.dumps(problem), status, headers)
-        if retry_after is not None:
-            self.headers["Retry-After"] = str(retry_after)
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -91,11 +94,7 @@ async def _answer_problem(request: Request, error: ProblemError) -> Response:
     if error.status >= 500:
         logger.error("%s: %s", current_route(), error.detail, exc_info=error)
     return ProblemResponse(
-        request,
-        error.status,
-        error.detail,
-        type=error.type,
-        retry_after=error.retry_after,
+        request, error.status, error.detail, type=error.type, headers=error.headers
     )
 
 
@@ -128,12 +127,9 @@ async def _answer_database_error(request: Request, error: Exception) -> Response
     else:
         # Quoted: the text may hold the client's values, and line breaks in them.
         logger.info("%s: %s: %r", current_route(), outcome.type, str(error))
+    headers = {"Retry-After": str(outcome.retry_after)} if outcome.retry_after else {}
     return ProblemResponse(
-        request,
-        outcome.status,
-        outcome.detail,
-        type=outcome.type,
-        retry_after=outcome.retry_after,
+        request, outcome.status, outcome.detail, type=outcome.type, headers=headers
     )
 
 

@@ -11,6 +11,13 @@ ItemT = TypeVar("ItemT")
 MAX_ID = 2**63 - 1
 
 
+def printable(text: str) -> str:
+    """Return `text`, if it has printable characters only."""
+    if not text.isprintable():
+        raise ValueError("must have printable characters only")
+    return text
+
+
 def _storable(text: str) -> str:
     # PostgreSQL cannot store NUL in text; SQLite can, but then cuts it off.
     if "\0" in text:
@@ -19,6 +26,7 @@ def _storable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_storable)]
+Printable = Annotated[str, AfterValidator(printable)]
 PathId = Annotated[int, Path(ge=1, le=MAX_ID)]
 
 

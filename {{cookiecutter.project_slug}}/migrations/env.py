@@ -2,39 +2,33 @@
 {% block code %}
 """How Alembic reaches the database; it takes the settings of the app."""
 
-{% if cookiecutter.io == 'async' and cookiecutter.orm == 'sqlmodel' %}
+{% if cookiecutter.io == 'async' %}
 import asyncio
+{% endif %}
+import pkgutil
+{% if cookiecutter.orm == 'sqlmodel' %}
+from importlib import import_module
 from typing import Literal
-
+{% else %}
+from importlib import import_module
 {% endif %}
-{% if cookiecutter.io == 'async' and cookiecutter.orm == 'sqlalchemy' %}
-import asyncio
 
-{% endif %}
-{% if cookiecutter.io == 'sync' and cookiecutter.orm == 'sqlmodel' %}
-from typing import Literal
-
-{% endif %}
 from alembic import context
 {% if cookiecutter.orm == 'sqlmodel' %}
 from alembic.autogenerate.api import AutogenContext
 {% endif %}
 from sqlalchemy import Connection
 
+import app
 from app.config import load_settings
 from app.db.base import metadata
 from app.db.engine import make_engine
-{% if cookiecutter.example %}
-from app.products import models as products
-{% endif %}
 
-# Alembic compares the database with the models that are imported: each feature's
-# models belong here, or their tables would be dropped.
-{% if cookiecutter.example %}
-MODELS = [products]
-{% else %}
-MODELS: list[object] = []
-{% endif %}
+# Alembic compares the database with the models that are imported, and would drop the
+# tables of the others: so each feature's are.
+for module in pkgutil.walk_packages(app.__path__, "app."):
+    if module.name.endswith(".models"):
+        import_module(module.name)
 
 # A migration may take its time, but it does not make the others queue behind it for
 # a lock: it gives up after DATABASE_LOCK_TIMEOUT, and you run it again.

@@ -1,6 +1,10 @@
 """${message.rstrip(".")}.
 
+% if down_revision:
 Revision ${up_revision}, after ${down_revision | comma,n}.
+% else:
+Revision ${up_revision}, the first.
+% endif
 """
 
 import sqlalchemy as sa

@@ -14,6 +14,10 @@ from app.config import Settings
 from app.db.base import metadata
 from app.db.migrations import upgrade
 from app.main import create_app
+{% if cookiecutter.example %}
+from tests.factories import cheap_hashing as cheap_hashing
+from tests.factories import signed_in as signed_in
+{% endif %}
 from tests.support import (
     call,
     count_leaks,

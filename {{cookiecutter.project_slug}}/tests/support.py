@@ -4,15 +4,16 @@
 
 {% if cookiecutter.io == 'async' %}
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 {% else %}
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 {% endif %}
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import Table, make_url, text
+from sqlalchemy import Table, event, make_url, text
 from sqlalchemy.schema import CreateTable
 from starlette.testclient import TestClient
 
@@ -60,6 +61,23 @@ def at_once(function: Callable[[int], T], times: int) -> list[T]:
     """Call a function many times at the same time, with 0, 1, 2, …"""
     with ThreadPoolExecutor(times) as threads:
         return list(threads.map(function, range(times)))
+
+
+@contextmanager
+def recorded_selects(database: Database) -> Iterator[list[str]]:
+    """Give the list of all SELECT statements that are sent meanwhile."""
+    selects: list[str] = []
+
+    def record(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT"):
+            selects.append(statement)
+
+    engines = [database.write_engine.sync_engine, database.read_engine.sync_engine]
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", record)
+    yield selects
+    for engine in engines:
+        event.remove(engine, "before_cursor_execute", record)
 
 
 async def execute(settings: Settings, *statements: str) -> None:

@@ -50,7 +50,8 @@ def test_the_sql_can_be_printed_for_review(
 ) -> None:
     command.upgrade(config, "head", sql=True)
     printed = capsys.readouterr().out
-    assert "INSERT INTO alembic_version (version_num) VALUES ('0001')" in printed
+    head = ScriptDirectory.from_config(config).get_current_head()
+    assert f"'{head}'" in printed
     # Alembic compares no CHECK constraints.
     for table in metadata.tables.values():
         for constraint in table.constraints:

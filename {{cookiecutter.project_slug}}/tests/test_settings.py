@@ -9,7 +9,7 @@ from app.main import create_app
 from tests.support import make_settings
 
 SQLITE = "sqlite:///test.db"
-POSTGRESQL = "postgresql://user:secret@host/name"
+POSTGRESQL = "postgresql://user:hunter2@host/name"
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_wrong_value_stops_the_start_with_one_line(
         load_settings()
     message = str(stop.value)
     assert "DATABASE_POOL_SIZE" in message
-    assert "secret" not in message
+    assert "hunter2" not in message
     assert "\n" not in message
 
 
@@ -57,7 +57,7 @@ def test_the_environment_decides_the_size_of_the_pool() -> None:
 
 def test_no_secret_is_printed() -> None:
     settings = make_settings(POSTGRESQL)
-    assert "secret" not in f"{settings!r} {settings.url!r} {settings.url}"
+    assert "hunter2" not in f"{settings!r} {settings.url!r} {settings.url}"
 
 
 def test_fractions_of_a_second_and_0_are_taken() -> None:

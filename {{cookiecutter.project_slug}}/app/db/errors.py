@@ -104,6 +104,11 @@ def is_unique_violation(error: BaseException) -> bool:
     return sqlstate(error) == "23505"
 
 
+def is_check_violation(error: BaseException) -> bool:
+    """Whether a row would break a CHECK."""
+    return sqlstate(error) == "23514"
+
+
 def is_connection_lost(error: BaseException) -> bool:
     """Whether the connection broke, so that nobody heard what became of it."""
     if isinstance(error, exc.DBAPIError):

@@ -1,4 +1,4 @@
-"""A guard for reading: what one statement cannot see, a snapshot must (S7)."""
+"""Guards for reading: what would be slow, or not true, raises instead."""
 
 from sqlalchemy import event
 from sqlalchemy.orm import ORMExecuteState, Session
@@ -12,8 +12,15 @@ class SnapshotNeededError(DatabaseError):
     """A second statement, on a session that has no snapshot to read it from."""
 
 
+class LazyLoadError(DatabaseError):
+    """A relationship that nobody loaded was touched: a statement for each object."""
+
+
 @event.listens_for(Session, "do_orm_execute")
 def _do_orm_execute(state: ORMExecuteState) -> None:
+    if state.is_select and state.lazy_loaded_from is not None:
+        relationship = state.loader_strategy_path and state.loader_strategy_path[-1]
+        raise LazyLoadError(f"{relationship} was not loaded: name it in `loads`")
     info = state.session.info
     if info.get(ONE_STATEMENT):
         raise SnapshotNeededError(

@@ -6,6 +6,8 @@ import time
 {% if cookiecutter.io == 'async' %}
 from asyncio import timeout
 {% endif %}
+from collections.abc import Mapping
+from typing import ClassVar
 
 from fastapi import Request
 from sqlalchemy import text
@@ -31,7 +33,7 @@ class NotReadyError(ProblemError):
 
     status = 503
     type = "not-ready"
-    retry_after = 5
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "5"}
 
 
 class DatabaseHealth(Health):

@@ -4,16 +4,18 @@
 
 from collections.abc import Mapping, Sequence
 {% if cookiecutter.orm == 'sqlmodel' %}
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, inspect
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.interfaces import ORMOption
 from sqlmodel import select, update
 {% else %}
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from sqlalchemy import ColumnElement, CursorResult, inspect, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.interfaces import ORMOption
 {% endif %}
 
 from app.db.session import ReadSession, WriteSession
@@ -22,9 +24,14 @@ ModelT = TypeVar("ModelT")
 
 
 class ReadRepository(Generic[ModelT]):
-    """Reads models of one class; a subclass names it in `model`."""
+    """Reads models of one class; a subclass names it in `model`.
+
+    `loads` says which relationships are read along, as `selectinload(Order.items)`.
+    Touching another raises `LazyLoadError`.
+    """
 
     model: type[ModelT]
+    loads: ClassVar[tuple[ORMOption, ...]] = ()
 
     def __init__(self, session: ReadSession) -> None:
         """Read with `session`."""
@@ -32,7 +39,7 @@ class ReadRepository(Generic[ModelT]):
 
     async def get(self, id: int) -> ModelT | None:
         """Return the row with this id, if there is one."""
-        return await self.session.get(self.model, id)
+        return await self.session.get(self.model, id, options=self.loads)
 
     async def list(
         self,
@@ -42,14 +49,14 @@ class ReadRepository(Generic[ModelT]):
     ) -> Sequence[ModelT]:
         """Return at most `limit` rows that pass all filters, ordered by id."""
         primary_key = inspect(self.model).primary_key
-        query = select(self.model).where(*filters).order_by(*primary_key)
-        query = query.limit(limit).offset(offset)
+        query = select(self.model).where(*filters).options(*self.loads)
+        query = query.order_by(*primary_key).limit(limit).offset(offset)
 {% if cookiecutter.orm == 'sqlmodel' %}
         result = await self.session.exec(query)
 {% else %}
         result = await self.session.scalars(query)
 {% endif %}
-        return result.all()
+        return result.unique().all()
 
 
 class Repository(ReadRepository[ModelT]):
@@ -60,6 +67,18 @@ class Repository(ReadRepository[ModelT]):
     def __init__(self, session: WriteSession) -> None:
         """Read and write with `session`."""
         super().__init__(session)
+
+    async def lock(self, id: int) -> ModelT | None:
+        """Return the row, which nobody else changes until the transaction ends.
+
+        What `loads` says is read after the lock, so it has to be `selectinload`.
+        """
+        return await self.session.get(
+            self.model,
+            id,
+            options=self.loads,
+            with_for_update=True,
+        )
 
     async def add(self, instance: ModelT) -> ModelT:
         """Add `instance` and send it, so that it has its id and its defaults.

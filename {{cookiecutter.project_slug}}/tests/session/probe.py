@@ -17,7 +17,7 @@ from fastapi import BackgroundTasks, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from sqlalchemy import CheckConstraint, ForeignKey, func, insert, select, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from app.db.dependencies import ReadDep, SnapshotDep, WriteDep
 from app.db.places import get_database
@@ -47,6 +47,7 @@ class Note(Base):
     parent_id: Mapped[int | None] = mapped_column(
         ForeignKey("notes.id", deferrable=True, initially="DEFERRED")
     )
+    parent: Mapped["Note | None"] = relationship(remote_side="Note.id")
 
 
 class NoteRepository(Repository[Note]):
@@ -110,6 +111,12 @@ async def add(session: WriteSession, note: NoteIn) -> Note:
 async def count(session: ReadSession) -> int:
     """Return how many notes there are."""
     return await session.scalar(select(func.count()).select_from(Note)) or 0
+
+
+async def count_of(session: ReadSession, text: str) -> int:
+    """Return how many notes have this text."""
+    query = select(func.count()).where(Note.text == text)
+    return await session.scalar(query) or 0
 
 
 async def count_apart(database: Database) -> int:

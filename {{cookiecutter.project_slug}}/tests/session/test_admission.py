@@ -6,12 +6,13 @@ from threading import Thread
 
 import anyio
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from httpx2 import Response
 from starlette.testclient import TestClient
 
 from app.db.admission import Admission, connect_timeout
 from app.db.errors import PoolExhaustedError
+from app.db.places import read_alone
 from tests.session import probe as notes
 from tests.support import at_once
 
@@ -89,6 +90,25 @@ def test_whoever_waits_gets_the_place_that_becomes_free(full_pool: TestClient) -
     notes.gate.set()
     waiting.join()
     assert [answer.status_code for answer in answers] == [200] * 9
+
+
+def test_who_reads_alone_waits_for_a_place_and_gives_it_back(
+    full_pool: TestClient,
+) -> None:
+    counts: list[int] = []
+
+    def read() -> None:
+        request = Request({"type": "http", "app": full_pool.app})
+        assert full_pool.portal is not None
+        call = full_pool.portal.call
+        counts.append(call(read_alone, request, notes.count_of, "note"))
+
+    waiting = Thread(target=read)
+    waiting.start()
+    wait_for_gauge(full_pool, "waiting", 1)
+    notes.gate.set()
+    waiting.join()
+    assert counts == [0]
 
 
 async def test_draining_waits_for_those_inside_and_admits_no_more() -> None:

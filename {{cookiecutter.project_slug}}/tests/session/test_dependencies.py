@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 
+import pytest
+from fastapi import APIRouter
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.testclient import TestClient
 
 from app.config import Settings
 from app.db import dependencies
@@ -54,3 +57,19 @@ def test_every_session_ends_before_the_answer(settings: Settings) -> None:
 def test_every_route_shows_its_status_to_the_session(settings: Settings) -> None:
     for route in routes(settings):
         assert isinstance(route, Route), f"{route.path} is not on an app.routing.Router"
+
+
+def test_a_router_that_does_not_show_its_status_is_refused(
+    notes_settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    router = APIRouter()
+
+    @router.post("/other")
+    def write(_db: dependencies.WriteDep) -> None:
+        """Do nothing."""
+
+    app = create_app(notes_settings)
+    app.include_router(router)
+    with TestClient(app) as client:
+        assert client.post("/other").status_code == 500
+    assert "use app.routing.Router" in caplog.text

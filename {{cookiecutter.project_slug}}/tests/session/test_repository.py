@@ -6,13 +6,17 @@ import pytest
 {% if cookiecutter.io == 'sync' %}
 from sqlalchemy import Connection
 {% endif %}
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 {% if cookiecutter.io == 'async' %}
 from sqlalchemy.ext.asyncio import AsyncConnection
 {% endif %}
+from sqlalchemy.orm import selectinload
 
-from app.db.session import WriteSession
+from app.db.errors import BUSY, describe
+from app.db.guards import LazyLoadError
+from app.db.session import Database, WriteSession
 from tests.session.probe import Note, NoteRepository
+from tests.support import recorded_selects
 
 
 async def test_add_returns_the_row_with_its_id(session: WriteSession) -> None:
@@ -47,6 +51,21 @@ async def test_bulk_update_counts_its_rows(session: WriteSession) -> None:
     changed = await notes.bulk_update(Note.text != "parent", parent_id=parent.id)
     assert changed == 2
     assert len(await notes.list(Note.parent_id == parent.id, limit=10)) == 2
+
+
+async def lock_apart(database: Database, id: int) -> None:
+    async with database.write() as session:
+        await NoteRepository(session).lock(id)
+
+
+async def test_a_locked_row_is_for_one_at_a_time(database: Database) -> None:
+    async with database.write() as session:
+        note = await NoteRepository(session).add(Note(text="wanted"))
+        await session.commit()
+        assert await NoteRepository(session).lock(note.id) is note
+        with pytest.raises(DBAPIError) as refused:
+            await lock_apart(database, note.id)
+    assert describe(refused.value) is BUSY
 
 
 async def test_delete_removes_the_row(session: WriteSession) -> None:
@@ -90,6 +109,47 @@ class LateRepository(NoteRepository):
             self.looked = True
             return None
         return await super()._find(key)
+
+
+class FamilyRepository(NoteRepository):
+    """Reads notes with their parents."""
+
+    loads = (selectinload(Note.parent),)
+
+
+async def add_children(session: WriteSession, count: int) -> None:
+    notes = NoteRepository(session)
+    parent = await notes.add(Note(text="parent"))
+    for number in range(count):
+        await notes.add(Note(text=f"child {number}", parent_id=parent.id))
+    session.expunge_all()
+
+
+async def test_what_was_not_loaded_raises(session: WriteSession) -> None:
+    await add_children(session, 1)
+    (child,) = await NoteRepository(session).list(Note.text != "parent", limit=2)
+    with pytest.raises(LazyLoadError, match=r"Note\.parent was not loaded"):
+        str(child.parent)
+
+
+async def test_many_rows_load_as_cheaply_as_one(
+    session: WriteSession,
+    database: Database,
+) -> None:
+    await add_children(session, 3)
+    with recorded_selects(database) as selects:
+        children = await FamilyRepository(session).list(Note.text != "parent", limit=9)
+    assert [child.parent and child.parent.text for child in children] == ["parent"] * 3
+    assert len(selects) == 2
+
+
+async def test_get_loads_along(session: WriteSession) -> None:
+    await add_children(session, 1)
+    (child,) = await NoteRepository(session).list(Note.text != "parent", limit=2)
+    session.expunge_all()
+    found = await FamilyRepository(session).get(child.id)
+    assert found is not None
+    assert found.parent is not None
 
 
 async def add_in_savepoint(session: WriteSession, *texts: str) -> None:
