@@ -1,0 +1,156 @@
+"""An owner adds a feature, or takes the example out, as the project's pages say."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Set
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markdown_it import MarkdownIt
+
+from tests.service import run
+from tests.template import COMBINATIONS, Answers, Bakery, difference, files_in
+
+pytestmark = pytest.mark.slow
+
+BASH = ("bash", "-euo", "pipefail", "-c")
+PROGRAMS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+# Where all of a project's tests run, rather than those that a feature can break.
+WHOLE = (
+    {**COMBINATIONS[0], "example": True},
+    {**COMBINATIONS[-1], "example": False},
+)
+FEATURE = "tests/test_categories.py"
+CHANGEABLE = "tests/test_migrations.py tests/session/test_dependencies.py"
+# What a page ends with, and what of it takes its time.
+CHECKS = {"pytest", "ruff check .", "ruff format --check .", "mypy"}
+SLOW_CHECKS = {"pytest", "mypy"}
+# What only the example says, in any case of its letters.
+SHOP = (
+    *("shop", "app.auth", "app/auth", "app/products", "userdep"),
+    *("argon2", "jwt", "multipart", "secret_key", "token_lifetime"),
+)
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The settings with which a page's commands find their programs, and no cache.
+
+    Only mypy keeps what it learns of the libraries, from one variant to the next.
+    """
+    cache = tmp_path_factory.mktemp("mypy")
+    return {"PATH": PROGRAMS, "MYPY_CACHE_DIR": cache, "RUFF_NO_CACHE": "true"}
+
+
+def among_the_imports(lines: list[str], new: str) -> int:
+    imports = [n for n, line in enumerate(lines) if line.startswith("from app")]
+    return next((n for n in imports if lines[n] > new), imports[-1] + 1)
+
+
+def at_the_end_of_init(lines: list[str], _: str) -> int:
+    nodes = ast.walk(ast.parse("".join(lines)))
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    (end,) = [each.end_lineno for each in functions if each.name == "__init__"]
+    assert end is not None
+    return end
+
+
+def after_the_routers(lines: list[str], _: str) -> int:
+    like = "app.include_router("
+    return max(n for n, line in enumerate(lines) if line.strip().startswith(like)) + 1
+
+
+PLACES: dict[str, Callable[[list[str], str], int]] = {
+    "in order among the imports": among_the_imports,
+    "at the end of `__init__`": at_the_end_of_init,
+    "after the other routers": after_the_routers,
+}
+
+
+def insert(new: str, path: Path, place: str) -> None:
+    """Put lines where a page says that they go."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines.insert(PLACES[place](lines, new), new)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def delete(words: list[str], path: Path) -> None:
+    """Delete the lines of a file that have one of the words; each has to be found."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert [word for word in words if not any(word in line for line in lines)] == []
+    kept = [line for line in lines if not any(word in line for word in words)]
+    path.write_text("".join(kept), encoding="utf-8")
+
+
+def follow(
+    page: str, project: Path, omitting: Set[str] = frozenset(), **settings: Any
+) -> None:
+    """Do in a project what a page of it says, in the page's order, to the checks.
+
+    A block of code belongs to the paragraph before it, which names its file.
+    """
+    text = ""
+    commands: list[str] = []
+    for token in MarkdownIt().parse((project / page).read_text(encoding="utf-8")):
+        if token.type == "inline":
+            text = " ".join(token.content.split())
+            if step := re.fullmatch(r"`(\S+)`: (`.+`)", text):
+                delete(re.findall(r"`(.+?)`", step[2]), project / step[1])
+        elif token.type != "fence":
+            continue
+        elif token.info == "sh":
+            commands = token.content.splitlines()
+            asked_for = [each for each in commands if each not in omitting]
+            run(project, *BASH, "\n".join(asked_for), **settings)
+        elif step := re.fullmatch(r"`(\S+)`:", text):
+            path = project / step[1]
+            assert not path.exists(), path
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(token.content, encoding="utf-8")
+        else:
+            step = re.search(r"In `(\S+)`, (.+):$", text)
+            assert step, text
+            insert(token.content, project / step[1], step[2])
+    assert {*commands} == CHECKS
+
+
+def test_a_feature_is_added_as_the_page_says(
+    answers: Answers, rendering: Path, tools: dict[str, Any], tmp_path: Path
+) -> None:
+    project = shutil.copytree(rendering, tmp_path / "project")
+    chosen = "" if answers in WHOLE else f"{FEATURE} {CHANGEABLE}"
+    follow("docs/add-a-feature.md", project, PYTEST_ADDOPTS=chosen, **tools)
+
+
+def test_the_example_is_taken_out_as_the_page_says(
+    variant: Answers, bake: Bakery, tools: dict[str, Any], tmp_path: Path
+) -> None:
+    project = shutil.copytree(bake(**variant, example=True), tmp_path / "project")
+    # Below, the others turn out to be projects that are tested as they are rendered.
+    whole = variant in (COMBINATIONS[0], COMBINATIONS[-1])
+    omitting: Set[str] = set() if whole else SLOW_CHECKS
+    tools = tools | {"PYTEST_ADDOPTS": "-p no:cacheprovider"}
+    follow("docs/remove-the-shop.md", project, omitting, **tools)
+
+    found = files_in(project)
+    without = files_in(bake(**variant, example=False))
+    for files, migration in ((found, r".+_first\.py"), (without, r"0001_first\.py")):
+        (made,) = [name for name in files if re.match("migrations/versions/", name)]
+        assert re.fullmatch(f"migrations/versions/{migration}", made)
+        del files[made]
+    assert found.keys() == without.keys(), difference({*found}, {*without})
+    changed = {name for name in found if found[name] != without[name]}
+    assert changed <= {"README.md"}
+    left = [
+        (name, word)
+        for name, content in found.items()
+        for word in SHOP
+        if word in content.decode().lower()
+    ]
+    assert left == []
