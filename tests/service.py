@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
-from httpx2 import Client, Limits
+from httpx2 import Client, Limits, Response
 
 PATIENCE = 60.0
+PASSWORD = "correct horse"
 UVICORN = (sys.executable, "-m", "uvicorn", "app.main:app")
 # What our own environment must not decide for a project.
 THEIRS = (
@@ -58,6 +60,28 @@ def wait_until(condition: Callable[[], bool], patience: float = PATIENCE) -> Non
         time.sleep(0.02)
 
 
+def register(client: Client, email: str) -> Response:
+    """Register somebody, with the password that all have here."""
+    user = {"email": email, "full_name": "Ada", "password": PASSWORD}
+    return client.post("/users", json=user)
+
+
+def sign_in(client: Client, email: str, password: str = PASSWORD) -> Response:
+    """Ask for a token."""
+    form = {"username": email, "password": password}
+    return client.post("/auth/token", data=form)
+
+
+def token_of_somebody_new(client: Client) -> str:
+    """Return the token of a user whom nobody else knows."""
+    email = f"{uuid4()}@example.com"
+    registered = register(client, email)
+    assert registered.status_code == 201, registered.text
+    signed_in = sign_in(client, email)
+    assert signed_in.status_code == 200, signed_in.text
+    return str(signed_in.json()["access_token"])
+
+
 class Service:
     """A project that is served by a command, on a free port of this machine."""
 
@@ -81,9 +105,14 @@ class Service:
         """All that the service has said so far."""
         return Path(self._log.name).read_text(encoding="utf-8")
 
-    def client(self) -> Client:
-        """Return a client with connections of its own, as many as it needs."""
+    def client(self, token: str = "") -> Client:
+        """Return a client with connections of its own, as many as it needs.
+
+        With a token it is signed in.
+        """
         options: dict[str, Any] = {"timeout": PATIENCE, "trust_env": False}
+        if token:
+            options["headers"] = {"Authorization": f"Bearer {token}"}
         client = Client(base_url=self.url, limits=Limits(), **options)
         return self._clients.enter_context(client)
 

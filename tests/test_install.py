@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import Service, run
+from tests.service import Service, register, run, sign_in
 from tests.template import SWITCHES, Bakery
 
 pytestmark = pytest.mark.slow
@@ -52,14 +52,24 @@ def service(project: Path) -> Iterator[Service]:
 
 
 def test_a_new_project_serves_the_shop_at_once(service: Service) -> None:
-    client = service.client()
+    stranger = service.client()
+    assert register(stranger, "ada@example.com").json()["balance"] == 10_000
+    token = sign_in(stranger, "ada@example.com").json()["access_token"]
+    client = service.client(token)
     product = {"sku": "A-1", "name": "Anvil", "price": 4_200, "stock": 3}
 
-    created = client.post("/products", json=product)
+    created = client.post("/products", json=product | {"tags": ["heavy"]})
     assert created.status_code == 201
-    assert created.json() == product | {"id": 1}
-    assert client.get("/products/1").json() == created.json()
-    assert client.get("/products").json()["items"] == [created.json()]
+    assert created.json() == product | {"id": 1, "tags": ["heavy"]}
+    assert stranger.get("/products/1").json() == created.json()
+    assert stranger.get("/products").json()["items"] == [created.json()]
+
+    placed = client.post("/orders", json={"items": [{"product_id": 1, "quantity": 2}]})
+    assert placed.status_code == 201
+    assert placed.json()["total"] == 8_400
+    assert client.get(f"/orders/{placed.json()['id']}").status_code == 200
+    left = created.json() | {"stock": 1}
+    assert client.get("/products").json()["items"] == [left | {"ordered": True}]
 
 
 def test_a_new_project_says_how_it_is_and_what_it_can_do(service: Service) -> None:

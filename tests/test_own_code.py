@@ -18,7 +18,7 @@ from tests.template import ROOT
         pytest.param("mypy", marks=pytest.mark.slow),
     ],
 )
-def test_hooks_and_tests_are_clean(command: str) -> None:
+def test_our_own_code_is_clean(command: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", *command.split()],
         cwd=ROOT,
