@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app import health
 {% if cookiecutter.example %}
+from app.auth.passwords import Passwords
 from app.auth.router import router as auth
 from app.auth.tokens import Tokens
 {% endif %}
@@ -61,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
 {% if cookiecutter.example %}
+    app.state.passwords = Passwords(settings)
     app.state.tokens = Tokens(settings)
 {% endif %}
     add_problem_handlers(app)
