@@ -60,6 +60,8 @@ def create_app(settings: Settings) -> FastAPI:
         description=PROJECT["description"],
         version=PROJECT["version"],
         lifespan=lifespan,
+        # A redirect would go where the Host header says.
+        redirect_slashes=False,
     )
 {% if cookiecutter.example %}
     app.state.passwords = Passwords(settings)

@@ -14,6 +14,9 @@ from app.db.errors import BUSY, EXHAUSTED, DatabaseError, describe
 from app.logs import current_route, logger
 from app.schemas import Problem
 
+# Of a request that does not fit its schema.
+MOST_ERRORS = 20
+
 
 class ProblemError(Exception):
     """Answer a request with a problem; raise it, or a subclass, anywhere.
@@ -86,7 +89,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
                 ProblemResponse.media_type: {"schema": Problem.model_json_schema()}
             },
         }
-        for status in sorted({*statuses, 422, 500, 503, 504})
+        for status in sorted({*statuses, 413, 422, 500, 503, 504})
     }
 
 
@@ -107,8 +110,12 @@ async def _answer_http_exception(request: Request, error: HTTPException) -> Resp
 async def _answer_validation_error(
     request: Request, error: RequestValidationError
 ) -> Response:
-    # Only where and what: the input is not echoed, it may hold a password.
-    errors = [{key: e[key] for key in ("loc", "msg", "type")} for e in error.errors()]
+    # Only where and what: the input is not echoed, it may hold a password. And only
+    # the first: a large body may have very many.
+    errors = [
+        {key: each[key] for key in ("loc", "msg", "type")}
+        for each in error.errors()[:MOST_ERRORS]
+    ]
     return ProblemResponse(
         request,
         HTTPStatus.UNPROCESSABLE_ENTITY,

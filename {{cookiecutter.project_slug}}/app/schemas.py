@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Generic, Self, TypeVar
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 ItemT = TypeVar("ItemT")
 
@@ -18,22 +25,47 @@ def printable(text: str) -> str:
     return text
 
 
+def encodable(text: str) -> str:
+    """Return `text`, if it can be written as UTF-8: half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must not contain lone surrogates") from None
+    return text
+
+
 def _storable(text: str) -> str:
     # PostgreSQL cannot store NUL in text; SQLite can, but then cuts it off.
     if "\0" in text:
         raise ValueError("must not contain NUL characters")
-    return text
+    return encodable(text)
+
+
+def _plain_digits(value: Any) -> Any:
+    # Otherwise "+1", "1_0" and "1.0" would be other names of the same thing.
+    if isinstance(value, str) and not (value.isascii() and value.isdecimal()):
+        raise ValueError("must consist of digits")
+    return value
 
 
 Text = Annotated[str, AfterValidator(_storable)]
 Printable = Annotated[str, AfterValidator(printable)]
-PathId = Annotated[int, Path(ge=1, le=MAX_ID)]
+PathId = Annotated[int, Path(ge=1, le=MAX_ID), BeforeValidator(_plain_digits)]
 
 
 class Body(BaseModel):
     """What a client sends: unknown fields are refused rather than ignored."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def refuse_unknown_fields(cls, data: Any) -> Any:
+        """Raise one error, whatever their number: the answer is as short as that."""
+        if isinstance(data, dict) and not data.keys() <= cls.model_fields.keys():
+            known = ", ".join(cls.model_fields)
+            raise ValueError(f"must have no other fields than {known}")
+        return data
 
 
 class Paging(BaseModel):

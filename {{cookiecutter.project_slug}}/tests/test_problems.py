@@ -9,7 +9,11 @@ from starlette.testclient import TestClient
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/nothing/here", 404), ("DELETE", "/health/live", 405)],
+    [
+        ("GET", "/nothing/here", 404),
+        ("GET", "/health/live/", 404),
+        ("DELETE", "/health/live", 405),
+    ],
 )
 def test_every_error_is_a_problem(
     client: TestClient, method: str, path: str, status: int
@@ -23,9 +27,10 @@ def test_every_error_is_a_problem(
 
 
 def test_a_body_over_the_limit_is_refused(client: TestClient) -> None:
-    answer = client.post("/nothing/here", content=b"x" * 1_048_577)
-    assert answer.status_code == 413
-    assert answer.headers["Content-Type"] == "application/problem+json"
+    for path in ("/nothing/here", "/health/live"):
+        answer = client.request("GET", path, content=b"x" * 1_048_577)
+        assert answer.status_code == 413
+        assert answer.headers["Content-Type"] == "application/problem+json"
 
 
 def test_a_method_that_is_not_allowed_names_those_that_are(client: TestClient) -> None:

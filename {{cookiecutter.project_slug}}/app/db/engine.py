@@ -36,7 +36,8 @@ def make_engine(settings: Settings, *, read_only: bool = False) -> AsyncEngine:
         "pool_timeout": settings.database_pool_timeout or 86_400,
         "pool_recycle": settings.database_pool_recycle or -1,
         "echo": settings.database_echo,
-        "hide_parameters": settings.environment == "production",
+        # They may be secrets; who asks for an echo wants to see them.
+        "hide_parameters": not settings.database_echo,
     }
     if settings.is_sqlite:
         url = settings.url.set(drivername=SQLITE_DRIVER)

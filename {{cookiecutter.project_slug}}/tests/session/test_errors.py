@@ -222,4 +222,12 @@ def test_connecting_ends_with_the_earlier_timeout(
 def test_an_unreachable_database_is_not_ready(unreachable: TestClient) -> None:
     assert unreachable.get("/health/live").status_code == 200
     assert unreachable.get("/health/ready").status_code == 503
+
+
+def test_a_body_over_the_limit_is_refused(probe: TestClient) -> None:
+    headers = {"Content-Type": "application/json"}
+    for content in (b"x" * 1_048_577, iter([b"x" * 1_048_576, b"x"])):
+        answer = probe.post("/notes", content=content, headers=headers)
+        assert answer.status_code == 413
+        assert answer.headers["Content-Type"] == "application/problem+json"
 {% endblock %}
