@@ -3,6 +3,9 @@
 """What the client is told about an error of the database, by SQLSTATE (S17)."""
 
 import socket
+{% if cookiecutter.io == 'async' %}
+import threading
+{% endif %}
 import time
 {% if cookiecutter.io == 'async' %}
 from collections.abc import AsyncIterator, Iterator
@@ -186,8 +189,17 @@ def unreachable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Test
     url = "postgresql://somebody:secret@127.0.0.1:1/nothing"
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'missing' / 'test.db'}"
+{% if cookiecutter.io == 'async' %}
+    others = {*threading.enumerate()}
+{% endif %}
     with TestClient(create_app(make_settings(url))) as client:
         yield client
+{% if cookiecutter.io == 'async' %}
+        # Having failed to connect, aiosqlite's thread still has a word for the loop.
+        for thread in {*threading.enumerate()} - others:
+            if "_connection_worker_thread" in thread.name:
+                thread.join(timeout=5)
+{% endif %}
 
 
 def test_an_unreachable_database_is_unavailable(unreachable: TestClient) -> None:
