@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     database_statement_timeout: Seconds = 30
     database_lock_timeout: Seconds = 5
     database_idle_in_transaction_timeout: Seconds = 60
+    database_stream_timeout: Seconds = 300
+    database_retry_deadline: Seconds = 5
     database_held_warning: Seconds = 10
     database_echo: bool = False
 

@@ -27,6 +27,7 @@ from app.problems import add_problem_handlers
 {% if cookiecutter.example %}
 from app.products.router import router as products
 from app.users.router import router as users
+from app.users.transfers import router as transfers
 {% endif %}
 
 # How long the end of the process waits for requests to give back their connections.
@@ -84,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
 {% if cookiecutter.example %}
     app.include_router(auth)
     app.include_router(users)
+    app.include_router(transfers)
     app.include_router(products)
     app.include_router(orders)
 {% endif %}

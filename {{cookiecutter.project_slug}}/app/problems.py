@@ -52,6 +52,12 @@ class ConflictError(ProblemError):
     status = HTTPStatus.CONFLICT
 
 
+class UnprocessableError(ProblemError):
+    """The request fits its schema, and makes no sense all the same."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
 class ProblemResponse(Response):
     """A problem in its media type."""
 

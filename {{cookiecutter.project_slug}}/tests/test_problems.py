@@ -26,6 +26,12 @@ def test_every_error_is_a_problem(
     assert (problem["status"], problem["instance"]) == (status, path)
 
 
+def test_the_interface_is_documented(client: TestClient) -> None:
+    answer = client.get("/openapi.json")
+    assert answer.status_code == 200
+    assert "/health/live" in answer.json()["paths"]
+
+
 def test_a_body_over_the_limit_is_refused(client: TestClient) -> None:
     for path in ("/nothing/here", "/health/live"):
         answer = client.request("GET", path, content=b"x" * 1_048_577)

@@ -34,14 +34,16 @@ class Admission:
         """
         start = time.monotonic()
         holder = object()
+        # Who has waited for another place before has only the rest of the time.
+        patience = connect_timeout.get() or self._timeout
         try:
-            with fail_after(self._timeout):
+            with fail_after(patience):
                 await self._places.acquire_on_behalf_of(holder)
         except TimeoutError:
             raise PoolExhaustedError("no place within the pool timeout") from None
         try:
             waited = time.monotonic() - start
-            connect_timeout.set(self._timeout and max(self._timeout - waited, 0.001))
+            connect_timeout.set(patience and max(patience - waited, 0.001))
             yield
         finally:
             # Background tasks go on in the same context, and have not waited.

@@ -3,7 +3,8 @@
 """The request's session. An endpoint takes one kind, by its alias (S2).
 
 `scope="function"` ends the session before the answer is sent: nobody hears "done"
-before the commit has succeeded. FastAPI's default would end it afterwards (S1).
+before the commit has succeeded. FastAPI's default would end it afterwards (S1), as only
+a stream wants it, which saves nothing.
 """
 
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from app.db.places import (
     get_database,
     is_error_answer,
     take_read_place,
+    take_stream_place,
     take_write_place,
 )
 {% if cookiecutter.pattern == 'unit_of_work' %}
@@ -29,6 +31,7 @@ from app.db.session import ReadSession, WriteSession
 
 _WritePlace = Annotated[None, Depends(take_write_place, scope="function")]
 _ReadPlace = Annotated[None, Depends(take_read_place, scope="function")]
+_StreamPlace = Annotated[None, Depends(take_stream_place, scope="request")]
 
 {% if cookiecutter.pattern == 'unit_of_work' %}
 
@@ -78,6 +81,17 @@ async def get_snapshot(
         yield session
 
 
+async def get_stream_session(
+    request: Request,
+    _place: _StreamPlace,
+) -> AsyncIterator[ReadSession]:
+    """Give a session that sees one moment, and lives as long as the answer (S13)."""
+    async with get_database(request).snapshot() as session:
+        # Connected now, a failure is still an answer of its own.
+        await session.connection()
+        yield session
+
+
 {% if cookiecutter.pattern == 'unit_of_work' %}
 WriteDep = Annotated[UnitOfWork, Depends(get_unit_of_work, scope="function")]
 {% else %}
@@ -85,4 +99,5 @@ WriteDep = Annotated[WriteSession, Depends(get_write_session, scope="function")]
 {% endif %}
 ReadDep = Annotated[ReadSession, Depends(get_read_session, scope="function")]
 SnapshotDep = Annotated[ReadSession, Depends(get_snapshot, scope="function")]
+StreamDep = Annotated[ReadSession, Depends(get_stream_session, scope="request")]
 {% endblock %}

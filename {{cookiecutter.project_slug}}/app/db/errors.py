@@ -80,8 +80,8 @@ SQLSTATE_OF_SQLITE = {
     "SQLITE_CONSTRAINT_DATATYPE": "22000",
     "SQLITE_MISMATCH": "22000",
     "SQLITE_TOOBIG": "22001",
-    "SQLITE_BUSY": "55P03",
-    "SQLITE_LOCKED": "55P03",
+    "SQLITE_BUSY": "40001",
+    "SQLITE_LOCKED": "40001",
     "SQLITE_INTERRUPT": "57014",
     "SQLITE_CANTOPEN": "08001",
     "SQLITE_READONLY": "25006",
@@ -114,6 +114,15 @@ def is_connection_lost(error: BaseException) -> bool:
     if isinstance(error, exc.DBAPIError):
         return error.connection_invalidated
     return isinstance(error, ConnectionError)
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether the unit that failed so may succeed when all of it is run again (S9).
+
+    A deadlock, a serialization failure, a busy SQLite; or the connection was lost, but
+    not in COMMIT, which would be `CommitOutcomeUnknownError`.
+    """
+    return sqlstate(error) in {"40001", "40P01"} or is_connection_lost(error)
 
 
 def describe(error: BaseException) -> Outcome:

@@ -1,24 +1,10 @@
 """A request's place in the queue for a connection; asynchronous in any case (S15)."""
 
-{% if cookiecutter.io == 'async' %}
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator
 
 from fastapi import Request
 
-from app.db.session import Database, ReadSession
-{% else %}
-from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
-
-from anyio import to_thread
-from fastapi import Request
-
-from app.db.session import Database, ReadSession
-{% endif %}
-
-ArgT = TypeVar("ArgT")
-T = TypeVar("T")
+from app.db.session import Database
 
 
 def get_database(request: Request) -> Database:
@@ -48,31 +34,8 @@ async def take_read_place(request: Request) -> AsyncIterator[None]:
         yield
 
 
-{% if cookiecutter.io == 'async' %}
-async def read_alone(
-    request: Request, function: Callable[[ReadSession, ArgT], Awaitable[T]], arg: ArgT
-) -> T:
-    """Return `function(session, arg)`, and give place and connection back at once.
-
-    This is for reading before something slow, as verifying a password is.
-    """
+async def take_stream_place(request: Request) -> AsyncIterator[None]:
+    """Wait until one of the connections is free that streams may have: half of them."""
     database = get_database(request)
-    async with database.read_admission.place(), database.read() as session:
-        return await function(session, arg)
-{% else %}
-async def read_alone(
-    request: Request, function: Callable[[ReadSession, ArgT], T], arg: ArgT
-) -> T:
-    """Return `function(session, arg)`, and give place and connection back at once.
-
-    This is for reading before something slow, as verifying a password is.
-    """
-    database = get_database(request)
-
-    def read() -> T:
-        with database.read() as session:
-            return function(session, arg)
-
-    async with database.read_admission.place():
-        return await to_thread.run_sync(read)
-{% endif %}
+    async with database.stream_admission.place(), database.read_admission.place():
+        yield

@@ -2,7 +2,8 @@
 {% block code %}
 """What every repository can do. A repository never commits: services do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 {% if cookiecutter.orm == 'sqlmodel' %}
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -57,6 +58,26 @@ class ReadRepository(Generic[ModelT]):
         result = await self.session.scalars(query)
 {% endif %}
         return result.unique().all()
+
+    @asynccontextmanager
+    async def batches(
+        self,
+        *filters: ColumnElement[bool],
+        size: int = 1_000,
+    ) -> AsyncIterator[AsyncIterator[Sequence[ModelT]]]:
+        """Give any number of rows that pass all filters, ordered by id, in batches.
+
+        Only one batch is in memory. What `loads` says is read for each batch, so it has
+        to be `selectinload`.
+        """
+        primary_key = inspect(self.model).primary_key
+        query = select(self.model).where(*filters).options(*self.loads)
+        query = query.order_by(*primary_key).execution_options(yield_per=size)
+        result = await self.session.stream_scalars(query)
+        try:
+            yield result.partitions()
+        finally:
+            await result.close()
 
 
 class Repository(ReadRepository[ModelT]):

@@ -11,7 +11,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+{% if cookiecutter.io == 'async' %}
+from typing import Any, NoReturn, cast
+{% else %}
 from typing import Any, cast
+{% endif %}
 
 from sqlalchemy.exc import DBAPIError
 {% if cookiecutter.orm == 'sqlmodel' %}
@@ -53,6 +57,21 @@ class ReadSession(AsyncSession):
 class WriteSession(ReadSession):
     """A session for writing; it may go wherever a `ReadSession` may, not vice versa."""
 
+    has_committed = False
+
+{% if cookiecutter.io == 'async' %}
+    def begin(self) -> NoReturn:
+        """Raise: `async with session.begin():` would commit past `commit()`."""
+        raise RuntimeError("use commit(): it knows whether the outcome is known")
+
+{% else %}
+    def begin(self, nested: bool = False) -> Any:
+        """Begin a savepoint; otherwise raise: it would commit past `commit()`."""
+        if not nested:
+            raise RuntimeError("use commit(): it knows whether the outcome is known")
+        return super().begin(nested=True)
+
+{% endif %}
     async def commit(self) -> None:
         """Save everything since the last commit.
 
@@ -65,6 +84,7 @@ class WriteSession(ReadSession):
             if is_connection_lost(error):
                 raise CommitOutcomeUnknownError("connection lost in COMMIT") from error
             raise
+        self.has_committed = True
 
 
 class Database:
@@ -79,6 +99,11 @@ class Database:
         places = settings.database_pool_size + settings.database_max_overflow
         self.write_admission = Admission(places, settings.database_pool_timeout)
         self.read_admission = Admission(places, settings.database_pool_timeout)
+        # Streams hold a connection for as long as their readers like.
+        streams = max(places // 2, 1)
+        self.stream_admission = Admission(streams, settings.database_pool_timeout)
+        self.stream_timeout = settings.database_stream_timeout
+        self.retry_deadline = settings.database_retry_deadline
         self.write_engine = make_engine(settings)
         self.read_engine = make_engine(settings, read_only=True)
         self.probe_engine = make_engine(
@@ -97,7 +122,10 @@ class Database:
         )
         self._read_options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
         self._snapshot_options: dict[str, Any] = {}
+        # SQLite's BEGIN IMMEDIATE keeps writers apart in any case.
+        self._serializable_options: dict[str, Any] = {}
         if not settings.is_sqlite:
+            self._serializable_options = {"isolation_level": "SERIALIZABLE"}
             self._snapshot_options = {
                 "isolation_level": "REPEATABLE READ",
                 "postgresql_readonly": True,
@@ -107,19 +135,21 @@ class Database:
             self._read_options = {"postgresql_readonly": True}
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[WriteSession]:
+    async def write(self, *, serializable: bool = False) -> AsyncIterator[WriteSession]:
 {% if cookiecutter.pattern == 'unit_of_work' %}
         """Give a session for units of work, each of which ends its own transaction.
 
         Raises `ForgottenCommitError` if changes were left undecided.
         """
-        async with self._write() as session:
+        options = self._serializable_options if serializable else {}
+        async with self._write(execution_options=options) as session:
             yield session
             refuse_forgotten_commit(session.sync_session)
 {% endif %}
 {% if cookiecutter.commit == 'auto' and cookiecutter.pattern == 'repository' %}
         """Give a session that commits when the block ends without an exception."""
-        async with self._write() as session:
+        options = self._serializable_options if serializable else {}
+        async with self._write(execution_options=options) as session:
             yield session
             await session.commit()
 {% endif %}
@@ -128,7 +158,8 @@ class Database:
 
         Raises `ForgottenCommitError` if changes were left undecided.
         """
-        async with self._write() as session:
+        options = self._serializable_options if serializable else {}
+        async with self._write(execution_options=options) as session:
             yield session
             refuse_forgotten_commit(session.sync_session)
 {% endif %}
@@ -159,7 +190,11 @@ class Database:
             "checked_in": sum(pool.checkedin() for pool in pools),
             "checked_out": sum(pool.checkedout() for pool in pools),
             "overflow": sum(max(pool.overflow(), 0) for pool in pools),
-            "waiting": self.write_admission.waiting + self.read_admission.waiting,
+            "waiting": (
+                self.write_admission.waiting
+                + self.read_admission.waiting
+                + self.stream_admission.waiting
+            ),
         }
 
     async def dispose(self) -> None:

@@ -78,8 +78,11 @@ def prepare_sqlite(engine: Engine, settings: Settings, *, read_only: bool) -> No
     if timeout := settings.database_statement_timeout:
 
         @event.listens_for(engine, "before_cursor_execute")
-        def start_clock(connection: Connection, *_: object) -> None:
-            connection.info["deadline"] = time.monotonic() + timeout
+        def start_clock(connection: Connection, *execution: Any) -> None:
+            context = execution[3]
+            is_stream = context and context.execution_options.get("yield_per")
+            limit = float("inf") if is_stream else timeout
+            connection.info["deadline"] = time.monotonic() + limit
 
 
 def _lower(text: Any) -> Any:

@@ -5,13 +5,13 @@
 import threading
 {% if cookiecutter.io == 'async' %}
 from collections.abc import AsyncIterator, Iterator
-{% else %}
-from collections.abc import Iterator
-{% endif %}
 from contextlib import asynccontextmanager
 
-{% if cookiecutter.io == 'async' %}
 from anyio import to_thread
+{% else %}
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+
 {% endif %}
 from fastapi import BackgroundTasks, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
@@ -19,15 +19,18 @@ from pydantic import BaseModel
 from sqlalchemy import CheckConstraint, ForeignKey, func, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from app.db.dependencies import ReadDep, SnapshotDep, WriteDep
+from app.db.dependencies import ReadDep, SnapshotDep, StreamDep, WriteDep
 from app.db.places import get_database
-from app.db.repository import Repository
+from app.db.repository import ReadRepository, Repository
 from app.db.session import Database, ReadSession, WriteSession
 from app.routing import Router
+from app.streaming import JsonLines
 
 router = Router(prefix="/notes")
 # What `hold` waits for.
 gate = threading.Event()
+# Whether a stream has sent something.
+streaming = threading.Event()
 # What background tasks have seen.
 seen: list[int] = []
 
@@ -52,6 +55,12 @@ class Note(Base):
 
 class NoteRepository(Repository[Note]):
     """Reads and writes notes."""
+
+    model = Note
+
+
+class NoteReadRepository(ReadRepository[Note]):
+    """Reads notes."""
 
     model = Note
 
@@ -216,6 +225,12 @@ async def save_then_work(
     tasks.add_task(look)
 
 
+@router.post("/handed-over")
+async def hand_over(db: WriteDep, tasks: BackgroundTasks) -> None:
+    """Give the request's session to somebody who works after its end."""
+    tasks.add_task(count, session_of(db))
+
+
 @router.get("")
 async def list_notes(db: ReadDep) -> int:
     """Count the notes, with one statement."""
@@ -272,6 +287,26 @@ async def break_stream() -> StreamingResponse:
         raise RuntimeError("half of it")
 
     return StreamingResponse(chunks())
+
+
+@router.get("/stream")
+async def stream(request: Request, db: StreamDep) -> JsonLines:
+    """Send the texts of all notes, and then their number, when the gate is open."""
+    return JsonLines(request, lines(db))
+
+
+async def lines(session: ReadSession) -> AsyncIterator[str]:
+    """Give the text of each note, and after the gate how many there are."""
+    async with NoteReadRepository(session).batches(size=1) as batches:
+        async for (note,) in batches:
+            yield f"{note.text}\n"
+    streaming.set()
+{% if cookiecutter.io == 'async' %}
+    await to_thread.run_sync(gate.wait, 10)
+{% else %}
+    gate.wait(10)
+{% endif %}
+    yield f"{await count(session)}\n"
 
 
 @router.get("/slow")

@@ -6,13 +6,13 @@ from threading import Thread
 
 import anyio
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from httpx2 import Response
 from starlette.testclient import TestClient
 
 from app.db.admission import Admission, connect_timeout
 from app.db.errors import PoolExhaustedError
-from app.db.places import read_alone
+from app.db.units import read_alone
 from tests.session import probe as notes
 from tests.support import at_once
 
@@ -98,10 +98,11 @@ def test_who_reads_alone_waits_for_a_place_and_gives_it_back(
     counts: list[int] = []
 
     def read() -> None:
-        request = Request({"type": "http", "app": full_pool.app})
+        app = full_pool.app
+        assert isinstance(app, FastAPI)
         assert full_pool.portal is not None
-        call = full_pool.portal.call
-        counts.append(call(read_alone, request, notes.count_of, "note"))
+        call, database = full_pool.portal.call, app.state.database
+        counts.append(call(read_alone, database, notes.count_of, "note"))
 
     waiting = Thread(target=read)
     waiting.start()

@@ -19,7 +19,13 @@ WRITE = dependencies.get_unit_of_work
 {% else %}
 WRITE = dependencies.get_write_session
 {% endif %}
-KINDS = {WRITE, dependencies.get_read_session, dependencies.get_snapshot}
+# Each kind, and when it ends: before the answer is sent, or after it.
+KINDS = {
+    WRITE: "function",
+    dependencies.get_read_session: "function",
+    dependencies.get_snapshot: "function",
+    dependencies.get_stream_session: "request",
+}
 
 
 def sessions(dependant: Dependant) -> Iterator[Dependant]:
@@ -47,11 +53,13 @@ def test_no_endpoint_takes_two_kinds_of_session(settings: Settings) -> None:
         assert len(kinds) <= 1, f"{route.path} takes several kinds of session"
 
 
-def test_every_session_ends_before_the_answer(settings: Settings) -> None:
+def test_every_session_ends_when_it_should(settings: Settings) -> None:
     for route in routes(settings):
         for session in sessions(route.dependant):
+            assert session.call is not None
             for dependency in (session, *session.dependencies):
-                assert dependency.scope == "function", f"{route.path} bypasses an alias"
+                scope = KINDS[session.call]
+                assert dependency.scope == scope, f"{route.path} bypasses an alias"
 
 
 def test_every_route_shows_its_status_to_the_session(settings: Settings) -> None:

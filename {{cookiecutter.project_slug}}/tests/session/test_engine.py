@@ -86,7 +86,7 @@ async def test_timeouts_hold_in_every_session(
     for kind in (database.write, database.read, database.snapshot):
         for name, value in {
             "statement_timeout": "1s",
-            "lock_timeout": "500ms",
+            "lock_timeout": "300ms",
             "idle_in_transaction_session_timeout": "1min",
             "application_name": PROJECT["name"],
             "TimeZone": "UTC",

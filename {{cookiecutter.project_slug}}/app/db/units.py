@@ -1,0 +1,169 @@
+"""Units with a session of their own, apart from the request's (S8, S9, S12).
+
+They are asynchronous in any case: neither waiting for a place nor waiting to try again
+holds a thread, a place or a connection.
+"""
+
+{% if cookiecutter.io == 'async' %}
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Concatenate, ParamSpec, TypeVar
+
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    stop_before_delay,
+    stop_never,
+    wait_random_exponential,
+)
+{% else %}
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Concatenate, ParamSpec, TypeVar
+
+from anyio import to_thread
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    stop_before_delay,
+    stop_never,
+    wait_random_exponential,
+)
+{% endif %}
+
+from app.db.admission import Admission
+from app.db.errors import is_retryable
+from app.db.session import Database, ReadSession, WriteSession
+{% if cookiecutter.pattern == 'unit_of_work' %}
+from app.db.unit_of_work import UnitOfWork
+{% endif %}
+from app.logs import logger
+
+# Seconds. The first wait is at most that long, the second twice as long, and so on,
+# by "full jitter": https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+BASE = 0.05
+LONGEST = 0.25
+
+P = ParamSpec("P")
+T = TypeVar("T")
+SessionT = TypeVar("SessionT")
+
+{% if cookiecutter.pattern == 'unit_of_work' %}
+Unit = UnitOfWork
+{% else %}
+Unit = WriteSession
+{% endif %}
+{% if cookiecutter.io == 'async' %}
+Reading = Callable[Concatenate[ReadSession, P], Awaitable[T]]
+Writing = Callable[Concatenate[Unit, P], Awaitable[T]]
+
+
+async def _run(
+    admission: Admission,
+    scope: AbstractAsyncContextManager[SessionT],
+    function: Callable[[SessionT], Awaitable[T]],
+) -> T:
+    async with admission.place(), scope as session:
+        return await function(session)
+{% else %}
+Reading = Callable[Concatenate[ReadSession, P], T]
+Writing = Callable[Concatenate[Unit, P], T]
+
+
+async def _run(
+    admission: Admission,
+    scope: AbstractContextManager[SessionT],
+    function: Callable[[SessionT], T],
+) -> T:
+    def work() -> T:
+        with scope as session:
+            return function(session)
+
+    async with admission.place():
+        return await to_thread.run_sync(work)
+{% endif %}
+
+
+def _unit(session: WriteSession) -> Unit:
+{% if cookiecutter.pattern == 'unit_of_work' %}
+    return UnitOfWork(session)
+{% else %}
+    return session
+{% endif %}
+
+
+async def read_alone(
+    database: Database, function: Reading[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Return `function(session, …)`, with a session for one reading statement.
+
+    Place and connection are given back before this returns: it is for reading before
+    something slow, as verifying a password is.
+    """
+    return await _run(
+        database.read_admission,
+        database.read(),
+        lambda session: function(session, *args, **kwargs),
+    )
+
+
+async def write_alone(
+    database: Database, function: Writing[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Return `function(unit, …)`, which writes, and saves as services do."""
+    return await _run(
+        database.write_admission,
+        database.write(),
+        lambda session: function(_unit(session), *args, **kwargs),
+    )
+
+
+async def serializable(
+    database: Database, function: Writing[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Return `function(unit, …)`, as if nobody else had been at work meanwhile.
+
+    When others were in the way, all of it runs again in a new session, until
+    DATABASE_RETRY_DEADLINE: so it must do nothing but work with its unit. It does not
+    run again when something was committed, or nobody knows whether it was.
+    """
+    sessions: list[WriteSession] = []
+
+    async def attempt() -> T:
+        scope = database.write(serializable=True)
+        return await _run(database.write_admission, scope, work)
+
+{% if cookiecutter.io == 'async' %}
+    def work(session: WriteSession) -> Awaitable[T]:
+{% else %}
+    def work(session: WriteSession) -> T:
+{% endif %}
+        sessions.append(session)
+        return function(_unit(session), *args, **kwargs)
+
+    def may_run_again(error: BaseException) -> bool:
+        has_committed = bool(sessions) and sessions[-1].has_committed
+        return is_retryable(error) and not has_committed
+
+    deadline = database.retry_deadline
+    retrying = AsyncRetrying(
+        retry=retry_if_exception(may_run_again),
+        wait=wait_random_exponential(BASE, LONGEST),
+        stop=stop_before_delay(deadline) if deadline else stop_never,
+        reraise=True,
+    )
+    return await retrying(attempt)
+
+
+async def in_background(
+    database: Database, function: Writing[P, T], *args: P.args, **kwargs: P.kwargs
+) -> None:
+    """Run `write_alone` after the answer: `tasks.add_task(in_background, database, …)`.
+
+    Nobody waits for it, so an error is logged. Pass ids rather than objects.
+    """
+    try:
+        await write_alone(database, function, *args, **kwargs)
+    except Exception:
+        name = getattr(function, "__qualname__", repr(function))
+        logger.exception("in the background: %s failed", name)

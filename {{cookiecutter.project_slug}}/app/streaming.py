@@ -1,0 +1,69 @@
+"""Answers of any length: complete, or visibly cut (S13)."""
+
+{% if cookiecutter.io == 'async' %}
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Any
+
+from anyio import CancelScope, fail_after
+{% else %}
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+from anyio import CancelScope, fail_after, to_thread
+{% endif %}
+from fastapi import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Send
+
+from app.db.places import get_database
+from app.problems import ProblemError
+
+
+class TooOldError(ProblemError):
+    """The client speaks a version of HTTP that cannot carry the answer."""
+
+    status = HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
+
+
+class JsonLines(StreamingResponse):
+    """A stream of JSON objects, one a line, that ends within DATABASE_STREAM_TIMEOUT.
+
+    After an error, or the timeout, the connection is cut without the final chunk: who
+    has received a complete body has received complete data.
+    """
+
+    media_type = "application/x-ndjson"
+
+{% if cookiecutter.io == 'async' %}
+    def __init__(
+        self, request: Request, lines: AsyncIterator[str], status_code: int = 200
+    ) -> None:
+{% else %}
+    def __init__(
+        self, request: Request, lines: Iterator[str], status_code: int = 200
+    ) -> None:
+{% endif %}
+        """Send what the generator `lines` yields; that may be many lines at a time.
+
+        Raises `TooOldError` for HTTP/1.0, whose clients cannot tell the end from a cut.
+        """
+        if request.scope["http_version"] == "1.0":
+            raise TooOldError("Streams need HTTP/1.1: with 1.0, a cut looks complete.")
+        super().__init__(lines, status_code)
+        self.generator: Any = lines
+        self.timeout = get_database(request).stream_timeout
+
+    async def stream_response(self, send: Send) -> None:
+        """Send everything, or raise `TimeoutError`; and let go of the database."""
+        try:
+            with fail_after(self.timeout or None):
+                await super().stream_response(send)
+        finally:
+            with CancelScope(shield=True):
+{% if cookiecutter.io == 'async' %}
+                await self.generator.aclose()
+{% else %}
+                await to_thread.run_sync(self.generator.close)
+{% endif %}

@@ -1,0 +1,84 @@
+"""Streams have a session of their own, for as long as they last (S13)."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.config import Settings
+from app.main import create_app
+from tests.conftest import serve
+from tests.session import probe as notes
+from tests.session.conftest import TABLE
+from tests.session.test_admission import gauges_of, wait_for_gauge
+from tests.support import make_settings
+
+
+def stream(probe: TestClient) -> str:
+    return probe.get("/notes/stream").text
+
+
+def save(probe: TestClient, *texts: str) -> None:
+    for text in texts:
+        assert probe.post("/notes", json={"text": text}).status_code == 201
+
+
+@contextmanager
+def closed_gate() -> Iterator[None]:
+    """Let no stream end meanwhile."""
+    notes.streaming.clear()
+    notes.gate.clear()
+    try:
+        yield
+    finally:
+        notes.gate.set()
+
+
+def test_all_statements_of_a_stream_see_one_moment(probe: TestClient) -> None:
+    save(probe, "a", "b")
+    with ThreadPoolExecutor() as threads:
+        with closed_gate():
+            streaming = threads.submit(stream, probe)
+            assert notes.streaming.wait(10)
+            save(probe, "c")
+        assert streaming.result() == "a\nb\n2\n"
+
+
+def test_streams_leave_half_of_the_places_to_others(probe: TestClient) -> None:
+    with ThreadPoolExecutor() as threads:
+        with closed_gate():
+            streaming = [threads.submit(stream, probe) for _ in range(2)]
+            wait_for_gauge(probe, "waiting", 1)
+            # One streams, one waits, and the other of the two places is free.
+            assert probe.get("/notes").status_code == 200
+        assert streaming[0].result() == "0\n"
+
+
+@pytest.fixture
+def hasty(notes_settings: Settings) -> Iterator[TestClient]:
+    """Give a client of an app whose streams must be through soon."""
+    hasty = notes_settings.model_copy(update={"database_stream_timeout": 0.1})
+    app = create_app(hasty)
+    app.include_router(notes.router)
+    with serve(app, [TABLE]) as client:
+        yield client
+
+
+def test_a_stream_that_takes_too_long_is_cut(hasty: TestClient) -> None:
+    with ThreadPoolExecutor() as threads:
+        with closed_gate():
+            streaming = threads.submit(stream, hasty)
+            assert notes.streaming.wait(10)
+            threads.submit(notes.gate.wait, 0.3).result()
+        with pytest.raises(TimeoutError):
+            streaming.result()
+    assert gauges_of(hasty)["checked_out"] == 0
+
+
+def test_a_stream_that_cannot_begin_is_an_error() -> None:
+    app = create_app(make_settings("postgresql://nobody@127.0.0.1:1/nothing"))
+    app.include_router(notes.router)
+    with TestClient(app) as client:
+        assert client.get("/notes/stream").status_code == 503

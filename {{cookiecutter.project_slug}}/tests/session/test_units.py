@@ -1,0 +1,211 @@
+{% extends "async.jinja" %}
+{% block code %}
+"""Units of their own: serializable, run again, in the background (S8, S9, S12)."""
+
+import time
+from collections.abc import Callable
+from threading import Thread
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from starlette.testclient import TestClient
+from tenacity import wait_fixed
+
+from app.config import Settings
+from app.db import units
+from app.db.dependencies import WriteDep
+from app.db.errors import CommitOutcomeUnknownError, is_retryable
+from app.db.session import Database, WriteSession
+from app.db.units import in_background, serializable, write_alone
+from app.main import create_app
+from tests.session.probe import Note, NoteIn, add, count, session_of, unit
+
+
+class SerializationError(Exception):
+    """What a driver raises, as far as the session layer looks at it."""
+
+    sqlstate = "40001"
+
+
+def failed() -> DBAPIError:
+    return DBAPIError("SELECT", None, SerializationError())
+
+
+def database_of(client: TestClient) -> Database:
+    assert isinstance(client.app, FastAPI)
+    database: Database = client.app.state.database
+    return database
+
+
+def do(client: TestClient, way: Callable[..., Any], *args: Any) -> Any:
+    """Run a unit where the app runs."""
+    assert client.portal is not None
+    return client.portal.call(way, database_of(client), *args)
+
+
+async def save(db: WriteDep, note: NoteIn) -> int:
+    async with unit(db) as session:
+        stored = await add(session, note)
+    return stored.id
+
+
+async def save_apart(database: Database, note: str) -> None:
+    async with database.write() as session:
+        session.add(Note(text=note))
+        await session.commit()
+
+
+class Rival:
+    """A unit that somebody else gets in the way of, the first time."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.sessions: list[WriteSession] = []
+
+    async def count_and_save(self, db: WriteDep) -> int:
+        self.sessions.append(session_of(db))
+        async with unit(db) as session:
+            notes = await count(session)
+            if len(self.sessions) == 1:
+                # Who has counted and who has saved do not fit into any order.
+                await self.count_and_save_too()
+            await add(session, NoteIn(text=f"after {notes}"))
+        return notes
+
+    async def count_and_save_too(self) -> None:
+        async with self.database.write(serializable=True) as session:
+            notes = await count(session)
+            session.add(Note(text=f"the rival's, after {notes}"))
+            await session.commit()
+
+
+def test_a_unit_that_others_were_in_the_way_of_runs_again(probe: TestClient) -> None:
+    rival = Rival(database_of(probe))
+    notes = do(probe, serializable, rival.count_and_save)
+    assert len(rival.sessions) == 2
+    assert rival.sessions[0] is not rival.sessions[1]
+    # On SQLite the rival has to wait in vain for the unit's lock.
+    assert probe.get("/notes").json() == notes + 1
+
+
+async def isolation(db: WriteDep) -> str:
+    level = await session_of(db).scalar(text("SHOW transaction_isolation"))
+    return str(level)
+
+
+def test_only_the_unit_itself_is_serializable(
+    probe: TestClient, notes_settings: Settings
+) -> None:
+    if notes_settings.is_sqlite:
+        pytest.skip("SQLite keeps writers apart in any case")
+    assert do(probe, serializable, isolation) == "serializable"
+    assert do(probe, write_alone, isolation) == "read committed"
+
+
+class Failing:
+    """A unit that fails so many times."""
+
+    def __init__(self, error: BaseException, times: int, *, commits: bool) -> None:
+        self.error = error
+        self.times = times
+        self.commits = commits
+        self.attempts = 0
+
+    async def run(self, db: WriteDep) -> int:
+        await count(session_of(db))
+        self.attempts += 1
+        if self.commits:
+            await session_of(db).commit()
+        if self.attempts <= self.times:
+            raise self.error
+        return self.attempts
+
+
+def test_what_may_have_saved_something_does_not_run_again(probe: TestClient) -> None:
+    for error, commits in [
+        (failed(), True),
+        (CommitOutcomeUnknownError(), False),
+        (RuntimeError("a bug"), False),
+    ]:
+        unit = Failing(error, 1, commits=commits)
+        with pytest.raises(type(error)):
+            do(probe, serializable, unit.run)
+        assert unit.attempts == 1
+
+
+def test_it_runs_again_until_it_succeeds(probe: TestClient) -> None:
+    assert do(probe, serializable, Failing(failed(), 3, commits=False).run) == 4
+
+
+def test_it_does_not_run_again_for_ever(
+    notes_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "wait_random_exponential", lambda *_: wait_fixed(0.1))
+    short = notes_settings.model_copy(update={"database_retry_deadline": 0.35})
+    failing = Failing(failed(), 1_000, commits=False)
+    with TestClient(create_app(short)) as client:
+        start = time.monotonic()
+        with pytest.raises(DBAPIError):
+            do(client, serializable, failing.run)
+        assert time.monotonic() - start < 0.35 + 1
+    assert 2 <= failing.attempts <= 4
+
+
+def test_nothing_is_held_while_it_waits_to_run_again(
+    notes_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "wait_random_exponential", lambda *_: wait_fixed(1))
+    one = {"database_max_overflow": 0}
+    failing = Failing(failed(), 1, commits=False)
+    with TestClient(create_app(notes_settings.model_copy(update=one))) as client:
+        waiting = Thread(target=do, args=[client, serializable, failing.run])
+        waiting.start()
+        while not failing.attempts:
+            assert waiting.is_alive(), "it could not even begin"
+            time.sleep(0.001)
+        # The only place, and the only connection; both are free by now, or soon.
+        assert do(client, write_alone, save, NoteIn()) > 0
+        assert failing.attempts == 1
+        waiting.join()
+    assert failing.attempts == 2
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "again"),
+    [("40001", True), ("40P01", True), ("55P03", False), ("57014", False)],
+)
+def test_what_runs_again_is_told_by_sqlstate(
+    sqlstate: str, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SerializationError, "sqlstate", sqlstate)
+    assert is_retryable(failed()) is again
+
+
+def test_an_error_in_the_background_is_logged_and_saves_nothing(
+    probe: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    do(probe, in_background, save, NoteIn(text="kept"))
+    do(probe, in_background, save, NoteIn(text="forbidden"))
+    assert "in the background: save failed" in caplog.text
+    assert probe.get("/notes").json() == 1
+
+
+def test_the_requests_session_is_of_no_use_in_the_background(
+    probe: TestClient,
+) -> None:
+    with pytest.raises(RuntimeError) as failure:
+        probe.post("/notes/handed-over")
+    assert "permanently closed" in str(failure.value.__cause__)
+    assert probe.get("/notes").json() == 0
+
+
+async def test_nothing_commits_past_commit(database: Database) -> None:
+    async with database.write() as session:
+        with pytest.raises(RuntimeError, match=r"use commit\(\)"):
+            session.begin()
+        async with session.begin_nested():
+            await count(session)
+{% endblock %}
