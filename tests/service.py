@@ -105,6 +105,11 @@ class Service:
         """All that the service has said so far."""
         return Path(self._log.name).read_text(encoding="utf-8")
 
+    @property
+    def pid(self) -> int:
+        """The process that the command was started as."""
+        return self._process.pid
+
     def client(self, token: str = "") -> Client:
         """Return a client with connections of its own, as many as it needs.
 

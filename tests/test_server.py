@@ -9,12 +9,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -39,6 +40,8 @@ from tests.template import COMBINATIONS, SLUG, Bakery, name_of
 pytestmark = pytest.mark.slow
 
 POOL_SIZE = 5
+# What is slow on a busy machine is not wrong.
+PATIENTLY = {"DATABASE_POOL_TIMEOUT": PATIENCE, "DATABASE_RETRY_DEADLINE": PATIENCE}
 ADA = "ada@example.com"
 # A COMMIT that changes products takes its time; one that changes products, or orders,
 # fails with the state that is set for them.
@@ -73,6 +76,36 @@ CONNECTIONS = f"""
 FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = '{SLUG}'
 """
+# The first COMMIT of a transfer kills its own connection; the sequence counts them all.
+DEADLY_COMMIT = """
+CREATE SEQUENCE commits;
+CREATE FUNCTION die_once() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('commits') = 1 THEN
+        PERFORM pg_terminate_backend(pg_backend_pid());
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE CONSTRAINT TRIGGER die AFTER INSERT ON transfers
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION die_once();
+"""
+# Users whose balance is not what they began with and were given, less what they gave.
+WRONG_BALANCES = """
+SELECT email FROM users WHERE balance <> 10000
+    + (SELECT coalesce(sum(amount), 0) FROM transfers WHERE recipient_id = users.id)
+    - (SELECT coalesce(sum(amount), 0) FROM transfers WHERE sender_id = users.id)
+"""
+# So many that no buffer between the service and its client takes them all; without
+# the trigger, which would sleep for each.
+ROWS = 30_000
+MANY_PRODUCTS = f"""
+SET session_replication_role = replica;
+INSERT INTO products (sku, name, price, stock)
+SELECT 'many-' || number, repeat('n', 200), 100, 1
+FROM generate_series(1, {ROWS}) AS number
+"""
+FINAL_CHUNK = b"0\r\n\r\n"
 # Connections that a client has lost rather than closed.
 ABANDONED = """
 SELECT sessions_abandoned FROM pg_stat_database WHERE datname = current_database()
@@ -186,6 +219,22 @@ def order(client: Client, *product_ids: int) -> Response:
     return client.post("/orders", json=an_order(*product_ids))
 
 
+def transfer(client: Client, email: str, amount: int = 100) -> Response:
+    """Give money to another user."""
+    gift = {"recipient_email": email, "amount": amount}
+    return client.post("/transfers", json=gift)
+
+
+def export(client: Client) -> Response:
+    """Read all products."""
+    return client.get("/products/export")
+
+
+def fulfil(client: Client, id: int) -> Response:
+    """Have an order sent."""
+    return client.post(f"/orders/{id}/fulfilment")
+
+
 def join(client: Client) -> Response:
     """Register somebody new."""
     return register(client, f"{uuid4()}@example.com")
@@ -202,6 +251,23 @@ def sent(
     connection = socket.create_connection((address.hostname, address.port))
     connection.sendall("\r\n".join(head).encode())
     return connection
+
+
+@dataclass(frozen=True)
+class Somebody:
+    """A user of a shop, signed in."""
+
+    email: str
+    client: Client
+
+
+def somebody(shop: Shop) -> Somebody:
+    """Return somebody new, whose balance is 10,000."""
+    email = f"{uuid4()}@example.com"
+    stranger = shop.service.client()
+    assert register(stranger, email).status_code == 201
+    token = sign_in(stranger, email).json()["access_token"]
+    return Somebody(email, shop.service.client(token))
 
 
 @contextmanager
@@ -274,6 +340,21 @@ def test_what_others_have_ordered_is_not_found(shop: Shop) -> None:
         assert client.get(path).status_code == 200
         assert other.get(path).status_code == 404
     assert other.get("/orders").json()["items"] == []
+
+
+def test_what_takes_sessions_of_its_own_works(shop: Shop) -> None:
+    client = shop.client()
+    path = f"/orders/{order(client, PLENTY).json()['id']}"
+    assert client.post(f"{path}/fulfilment").status_code == 202
+    wait_until(lambda: client.get(path).json()["status"] == "fulfilled", patience=10)
+    register(client, ADA)
+    given = transfer(client, ADA)
+    assert given.status_code == 201
+    assert given.json() == {"amount": 100, "balance": 9_900}
+    assert shop.sql("SELECT amount FROM transfers") == [(100,)]
+    exported = [json.loads(line)["id"] for line in export(client).text.splitlines()]
+    assert exported == [id for (id,) in shop.sql("SELECT id FROM products ORDER BY 1")]
+    wait_until(lambda: shop.gauges()["checked_out"] == 1)
 
 
 # Creating takes BEGIN, INSERT and COMMIT, and a SELECT for the user.
@@ -456,6 +537,231 @@ def test_orders_of_the_same_products_do_not_block_each_other(
         assert answers_at_once(shop, 60, order_crosswise) == {201: 60}
         left = shop.sql("SELECT stock FROM products WHERE name = 'New'")
         assert left == [(0,), (0,)]
+        assert_is_whole(shop)
+
+
+def transfers_until(end: float, users: list[Somebody], number: int) -> Counter[int]:
+    """Give money from one user to another until it ends; count the statuses."""
+    answers = Counter[int]()
+    random = Random(number)
+    while time.monotonic() < end and answers.total() < 200:
+        sender, recipient = random.sample(users, 2)
+        given = transfer(sender.client, recipient.email, random.randint(1, 9_000))
+        answers[given.status_code] += 1
+    return answers
+
+
+def test_no_transfer_is_lost_made_twice_or_fails(open_shop: OpenShop) -> None:
+    with (
+        open_shop(**PATIENTLY) as shop,
+        ThreadPoolExecutor(50) as threads,
+    ):
+        users = [somebody(shop) for _ in range(4)]
+        give = partial(transfers_until, time.monotonic() + 5, users)
+        answers = sum(threads.map(give, range(50)), Counter[int]())
+        assert answers.keys() == {201, 409}, answers
+        assert shop.sql("SELECT count(*) FROM transfers") == [(answers[201],)]
+        assert shop.sql("SELECT sum(balance) FROM users") == [(40_000,)]
+        assert shop.sql(WRONG_BALANCES) == []
+        assert_is_whole(shop)
+
+
+def test_a_transfer_is_not_made_again_if_it_may_be_saved(open_shop: OpenShop) -> None:
+    with open_shop() as shop:
+        sender, recipient = somebody(shop), somebody(shop)
+        shop.sql(DEADLY_COMMIT)
+        lost = transfer(sender.client, recipient.email)
+        assert lost.status_code == 503, lost.text
+        assert lost.json()["type"].endswith("commit-outcome-unknown")
+        assert "Retry-After" not in lost.headers
+        assert shop.sql("SELECT last_value FROM commits") == [(1,)]
+        assert shop.sql("SELECT count(*) FROM transfers") == [(0,)]
+        assert transfer(sender.client, recipient.email).status_code == 201
+        assert shop.sql(WRONG_BALANCES) == []
+        assert_is_whole(shop)
+
+
+@contextmanager
+def waiting_transfer(
+    shop: Shop,
+) -> Iterator[tuple[psycopg.Connection[Any], Somebody, Future[Response]]]:
+    """Give the holder of the recipient's row, the sender, and what waits for the row.
+
+    It has to be made in the end, once.
+    """
+    sender, recipient = somebody(shop), somebody(shop)
+    with ThreadPoolExecutor() as threads, psycopg.connect(shop.proxy.url) as holder:
+        lock_row(holder, recipient)
+        made = threads.submit(transfer, sender.client, recipient.email)
+        wait_until(lambda: waiting_for_the_lock(shop) == 1)
+        yield holder, sender, made
+    assert made.result().status_code == 201, made.result().text
+    assert shop.sql("SELECT amount FROM transfers") == [(100,)]
+    assert shop.sql(WRONG_BALANCES) == []
+    assert_is_whole(shop)
+
+
+def lock_row(connection: psycopg.Connection[Any], user: Somebody) -> None:
+    """Lock a user's row until the connection's transaction ends."""
+    query = "SELECT FROM users WHERE email = %s FOR UPDATE"
+    connection.execute(query, [user.email])
+
+
+def test_a_transfer_is_made_again_if_its_connection_is_lost(
+    open_shop: OpenShop,
+) -> None:
+    with open_shop() as shop, waiting_transfer(shop) as (_, _, made):
+        waits = "wait_event_type = 'Lock'"
+        ((pid,),) = shop.sql(f"SELECT pid {CONNECTIONS} AND {waits}")
+        shop.sql(f"SELECT pg_terminate_backend({pid})")
+        again = f"{waits} AND pid <> {pid}"
+        wait_until(lambda: made.done() or shop.connections(again) == 1)
+        assert not made.done(), made.result().text
+
+
+def test_a_transfer_is_made_again_after_a_deadlock(open_shop: OpenShop) -> None:
+    with open_shop() as shop:
+        with waiting_transfer(shop) as (holder, sender, _):
+            # Who has waited for a second looks for a deadlock, and is its victim.
+            holder.execute("SET LOCAL deadlock_timeout = '1min'")
+            lock_row(holder, sender)
+        deadlocks = "SELECT deadlocks FROM pg_stat_database"
+        deadlocks += " WHERE datname = current_database()"
+        wait_until(lambda: shop.sql(deadlocks) == [(1,)])
+
+
+@contextmanager
+def stalled_stream(shop: Shop) -> Iterator[socket.socket]:
+    """Give the connection of a client that has read a little of the export only."""
+    with sent(shop.client(), "GET /products/export") as connection:
+        connection.settimeout(PATIENCE)
+        begin = b""
+        while begin.count(b"\n{") < 10:
+            begin += connection.recv(1_000)
+        assert begin.startswith(b"HTTP/1.1 200 ")
+        yield connection
+
+
+def received(connection: socket.socket) -> bytes:
+    """Return all that comes until the server hangs up."""
+    return b"".join(iter(partial(connection.recv, 2**20), b""))
+
+
+def assert_no_stream_is_left(shop: Shop) -> None:
+    """Check that the streams' connections are back in the pool, or soon are."""
+    wait_until(lambda: shop.gauges()["checked_out"] == 1, patience=10)
+    assert shop.connections("state LIKE 'idle in transaction%'") == 0
+
+
+def test_a_stream_is_complete_and_ends_when_its_reader_goes(
+    open_shop: OpenShop,
+) -> None:
+    with open_shop() as shop:
+        shop.sql(MANY_PRODUCTS)
+        everything = export(shop.client())
+        assert everything.headers["Transfer-Encoding"] == "chunked"
+        ids = [json.loads(line)["id"] for line in everything.text.splitlines()]
+        assert len(ids) == len(set(ids)) == ROWS + 2
+        for _ in range(3):
+            with stalled_stream(shop):
+                assert shop.gauges()["checked_out"] == 2
+            assert_no_stream_is_left(shop)
+        assert_is_whole(shop)
+
+
+def test_a_stream_that_takes_too_long_is_visibly_cut(open_shop: OpenShop) -> None:
+    with open_shop(DATABASE_STREAM_TIMEOUT=1) as shop:
+        shop.sql(MANY_PRODUCTS)
+        with stalled_stream(shop) as connection:
+            assert shop.gauges()["checked_out"] == 2
+            assert_no_stream_is_left(shop)
+            body = received(connection)
+        assert body.count(b"\n{") < ROWS - 10
+        assert not body.endswith(FINAL_CHUNK)
+        assert_is_whole(shop)
+
+
+def test_a_stream_that_loses_its_connection_is_visibly_cut(open_shop: OpenShop) -> None:
+    with open_shop() as shop:
+        shop.sql(MANY_PRODUCTS)
+        with stalled_stream(shop) as connection:
+            ((killed,),) = shop.sql(f"""
+                SELECT pg_terminate_backend(pid) {CONNECTIONS}
+                AND backend_xmin IS NOT NULL
+            """)
+            assert killed
+            body = received(connection)
+        assert body.count(b"\n{") < ROWS - 10
+        assert not body.endswith(FINAL_CHUNK)
+        assert_no_stream_is_left(shop)
+        assert_is_whole(shop)
+
+
+def test_stalled_streams_leave_places_to_others(open_shop: OpenShop) -> None:
+    timeout = 2
+    with (
+        open_shop(DATABASE_POOL_TIMEOUT=timeout) as shop,
+        ExitStack() as streams,
+        ThreadPoolExecutor(20) as threads,
+    ):
+        client = shop.client()
+        shop.sql(MANY_PRODUCTS)
+        for _ in range(POOL_SIZE // 2):
+            streams.enter_context(stalled_stream(shop))
+        third = threads.submit(export, client)
+        wait_until(lambda: shop.gauges()["waiting"] == 1)
+        others = list(threads.map(partial(read_or_create, client), range(40)))
+        assert Counter(each.status_code for each in others) == {200: 20, 201: 20}
+        assert not third.done()
+        assert third.result().status_code == 503
+        assert third.result().headers["Retry-After"] == "1"
+        assert timeout <= third.result().elapsed.total_seconds() < timeout + 2
+        assert shop.gauges()["checked_out"] == POOL_SIZE // 2 + 1
+        streams.close()
+        assert_no_stream_is_left(shop)
+        assert export(client).status_code == 200
+        assert_is_whole(shop)
+
+
+def shopping(end: float, users: list[Somebody], number: int) -> list[Response]:
+    """Do what users do until it ends; return the answers."""
+    random = Random(number)
+    client, placed = users[number % len(users)].client, 1
+    answers = []
+    while time.monotonic() < end:
+        match random.randrange(20):
+            case 0:
+                answer = export(client)
+            case 1 | 2 | 3:
+                answer = create(client)
+            case 4 | 5 | 6:
+                answer = order(client, PLENTY)
+                placed = answer.json().get("id", placed)
+            case 7 | 8 | 9:
+                answer = fulfil(client, placed)
+            case 10 | 11 | 12:
+                others = [each for each in users if each.client is not client]
+                answer = transfer(client, random.choice(others).email, 4_000)
+            case _:
+                answer = read(client)
+        answers.append(answer)
+    return answers
+
+
+def test_everything_at_once_is_served(open_shop: OpenShop) -> None:
+    with (
+        open_shop(**PATIENTLY) as shop,
+        ThreadPoolExecutor(100) as threads,
+    ):
+        users = [somebody(shop) for _ in range(3)]
+        visit = partial(shopping, time.monotonic() + 5, users)
+        answers = [each for some in threads.map(visit, range(100)) for each in some]
+        statuses = Counter(each.status_code for each in answers)
+        assert statuses.keys() == {200, 201, 202, 404, 409}, statuses
+        assert max(each.elapsed.total_seconds() for each in answers) < PATIENCE
+        assert shop.sql(BOOKS) == [(1_000_000,)]
+        assert shop.sql(WRONG_BALANCES) == []
+        assert_no_stream_is_left(shop)
         assert_is_whole(shop)
 
 
