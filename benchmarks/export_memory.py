@@ -12,7 +12,6 @@ the kernel's, from /proc. No test: what an interpreter needs differs between mac
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 import time
@@ -22,19 +21,12 @@ from typing import Any
 
 from httpx2 import Client
 
-from benchmarks.sign_in import an_answer, rendered
+from benchmarks.options import number_from, parser_of
 from tests.postgres import Cluster, Server
 from tests.service import Service, run
+from tests.template import render
 
-MOST = 100_000_000
 WARM_UP = 5
-
-
-def a_number(text: str) -> int:
-    """Return how many products to export: some, and not for ever."""
-    if not 1 <= (rows := int(text)) <= MOST:
-        raise argparse.ArgumentTypeError(f"should be from 1 to {MOST}")
-    return rows
 
 
 def fill(server: Server, url: str, rows: int) -> None:
@@ -75,24 +67,16 @@ def line(when: str, figures: dict[str, int]) -> str:
 
 def main() -> None:
     """Measure, and print what it gave."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.export_memory",
-        description=(__doc__ or "").split("\n")[0],
-    )
+    parser = parser_of("export_memory", __doc__)
     parser.add_argument(
-        "--rows", type=a_number, default=1_000_000, help="to export (1,000,000)"
-    )
-    parser.add_argument(
-        "--variant",
-        type=an_answer,
-        nargs="*",
-        default=[],
-        metavar="SWITCH=CHOICE",
-        help="as in io=sync pattern=unit_of_work; the defaults for the rest",
+        "--rows",
+        type=number_from(1, 100_000_000),
+        default=1_000_000,
+        help="to export (1,000,000)",
     )
     options = parser.parse_args()
     with TemporaryDirectory() as folder, Cluster() as cluster:
-        project = rendered(dict(options.variant), Path(folder))
+        project = render(dict(options.variant), Path(folder))
         settings: dict[str, Any] = {
             "DATABASE_URL": cluster.url,
             "DATABASE_STREAM_TIMEOUT": 0,

@@ -12,50 +12,20 @@ machine does slows both alike. No test: a busy machine would make it fail.
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 
-from cookiecutter.main import cookiecutter
 from httpx2 import Client
 
+from benchmarks.options import number_from, parser_of
 from tests.service import Service, register, sign_in
-from tests.template import ROOT, SWITCHES, settings_in
+from tests.template import render
 
 ADA, NOBODY = "ada@example.com", "nobody@example.com"
 WRONG_PASSWORD = "wrong horse"
-MOST = 10_000
 WARM_UP = 5
-
-
-def a_count(text: str) -> int:
-    """Return how many of each kind to send: enough for quartiles, and not for ever."""
-    if not 2 <= (count := int(text)) <= MOST:
-        raise argparse.ArgumentTypeError(f"should be from 2 to {MOST}")
-    return count
-
-
-def an_answer(text: str) -> tuple[str, str]:
-    """Return a switch and its choice, from `io=sync`."""
-    switch, _, choice = text.partition("=")
-    if choice not in SWITCHES.get(switch, []):
-        allowed = (f"{each}={'|'.join(SWITCHES[each])}" for each in SWITCHES)
-        raise argparse.ArgumentTypeError(f"should be one of {', '.join(allowed)}")
-    return switch, choice
-
-
-def rendered(answers: dict[str, str], folder: Path) -> Path:
-    """Render the variant that the answers give into a folder."""
-    project = cookiecutter(
-        str(ROOT),
-        no_input=True,
-        extra_context=answers,
-        output_dir=str(folder),
-        config_file=str(settings_in(folder)),
-    )
-    return Path(project)
 
 
 def milliseconds(client: Client, email: str) -> float:
@@ -87,21 +57,16 @@ def line(what: str, times: list[float]) -> str:
 
 def main() -> None:
     """Measure, and print what it gave."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.sign_in", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--count", type=a_count, default=100, help="of each kind (100)")
+    parser = parser_of("sign_in", __doc__)
     parser.add_argument(
-        "--variant",
-        type=an_answer,
-        nargs="*",
-        default=[],
-        metavar="SWITCH=CHOICE",
-        help="as in io=sync pattern=unit_of_work; the defaults for the rest",
+        "--count",
+        type=number_from(2, 10_000),  # Quartiles need two.
+        default=100,
+        help="of each kind (100)",
     )
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
-        project = rendered(dict(options.variant), Path(folder))
+        project = render(dict(options.variant), Path(folder))
         with Service(project) as service:
             client = service.client()
             assert register(client, ADA).status_code == 201

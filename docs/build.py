@@ -6,20 +6,18 @@ Run it in the repository: `.venv/bin/python docs/build.py`.
 from __future__ import annotations
 
 import ast
-import json
 import re
-import tempfile
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory, mkdtemp
 
-from cookiecutter.main import cookiecutter
+# A script finds only what lies beside it.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.template import PROMPTS, ROOT, render
+
 PAGE = ROOT / "docs" / "when-does-it-commit.md"
-PROMPTS: dict[str, Any] = json.loads(
-    (ROOT / "cookiecutter.json").read_text(encoding="utf-8")
-)
 INTRODUCTION = """\
 # When does it commit?
 
@@ -59,12 +57,12 @@ def function_of(project: Path, module: str, name: str) -> str:
     return str(function)
 
 
-def page(render: Callable[..., Path]) -> str:
-    """Return the page; `render` gives the project of some answers."""
+def page(bake: Callable[..., Path]) -> str:
+    """Return the page; `bake` gives the project of some answers."""
     parts = [INTRODUCTION]
     for pattern in PROMPTS["pattern"]:
         for commit in PROMPTS["commit"]:
-            project = render(commit=commit, pattern=pattern)
+            project = bake(commit=commit, pattern=pattern)
             code = function_of(project, "app/orders/service.py", "place_order")
             parts.append(
                 f"## `{commit}`, `{pattern}`\n\n{passage_of(project)}\n\n"
@@ -75,14 +73,9 @@ def page(render: Callable[..., Path]) -> str:
 
 def main() -> None:
     """Write the page."""
-    with tempfile.TemporaryDirectory() as folder:
-
-        def render(**answers: Any) -> Path:
-            place = Path(folder) / "-".join(answers.values())
-            options = {"no_input": True, "accept_hooks": False, "output_dir": place}
-            return Path(cookiecutter(str(ROOT), extra_context=answers, **options))
-
-        PAGE.write_text(page(render), encoding="utf-8")
+    with TemporaryDirectory() as folder:
+        text = page(lambda **answers: render(answers, Path(mkdtemp(dir=folder))))
+    PAGE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from cookiecutter.main import cookiecutter
 from pytest_cookies.plugin import Cookies
 
 Answers = Mapping[str, Any]
@@ -49,6 +50,19 @@ def environment(home: Path) -> dict[str, str]:
         "HOME": str(home),
         "PYTHONUTF8": "1",
     }
+
+
+def render(answers: Answers, folder: Path, *, accept_hooks: bool = True) -> Path:
+    """Return the project that cookiecutter itself renders into an existing folder."""
+    project = cookiecutter(
+        str(ROOT),
+        no_input=True,
+        extra_context=answers,
+        output_dir=str(folder),
+        config_file=str(settings_in(folder)),
+        accept_hooks=accept_hooks,
+    )
+    return Path(project)
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

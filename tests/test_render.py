@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 import yaml
-from cookiecutter.main import cookiecutter
 from ruff import find_ruff_bin
 
 from tests.template import (
@@ -23,7 +22,7 @@ from tests.template import (
     Bakery,
     difference,
     files_in,
-    settings_in,
+    render,
 )
 
 # What stands in every rendering, one line a file.
@@ -215,15 +214,8 @@ def test_a_rendering_depends_on_nothing_but_the_answers(
     example: bool, variant: Answers, bake: Bakery, tmp_path: Path
 ) -> None:
     answers = {**variant, "example": example}
-    again = cookiecutter(
-        str(ROOT),
-        no_input=True,
-        extra_context=answers,
-        output_dir=str(tmp_path),
-        config_file=str(settings_in(tmp_path)),
-        accept_hooks=False,
-    )
-    assert files_in(Path(again)) == files_in(bake(**answers))
+    again = render(answers, tmp_path, accept_hooks=False)
+    assert files_in(again) == files_in(bake(**answers))
 
 
 def test_rendered_names_work_on_windows(rendering: Path) -> None:
