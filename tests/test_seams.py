@@ -22,6 +22,7 @@ from tests.template import (
     difference,
     files_in,
 )
+from tests.test_render import FILES_WITH
 
 # The rendered files that each switch changes, adds or removes in some variant.
 SEAMS: dict[str, set[str]] = {
@@ -112,48 +113,17 @@ SEAMS: dict[str, set[str]] = {
         "tests/session/test_dependencies.py",
         "tests/session/test_unit_of_work.py",
     },
-    "example": {
+    "example": FILES_WITH["example", True]
+    | FILES_WITH["example", False]
+    | {
         ".env.example",
         "README.md",
-        "app/auth/__init__.py",
-        "app/auth/dependencies.py",
-        "app/auth/passwords.py",
-        "app/auth/router.py",
-        "app/auth/tokens.py",
         "app/config.py",
         "app/db/unit_of_work.py",
         "app/main.py",
-        "app/orders/__init__.py",
-        "app/orders/models.py",
-        "app/orders/repository.py",
-        "app/orders/router.py",
-        "app/orders/schemas.py",
-        "app/orders/service.py",
-        "app/products/__init__.py",
-        "app/products/models.py",
-        "app/products/repository.py",
-        "app/products/router.py",
-        "app/products/schemas.py",
-        "app/products/service.py",
-        "app/users/__init__.py",
-        "app/users/models.py",
-        "app/users/repository.py",
-        "app/users/router.py",
-        "app/users/schemas.py",
-        "app/users/service.py",
-        "app/users/transfers.py",
         "docs/add-a-feature.md",
-        "docs/remove-the-shop.md",
-        "migrations/versions/0001_first.py",
-        "migrations/versions/0001_shop.py",
         "pyproject.toml",
         "tests/conftest.py",
-        "tests/factories.py",
-        "tests/test_auth.py",
-        "tests/test_orders.py",
-        "tests/test_products.py",
-        "tests/test_transfers.py",
-        "tests/test_users.py",
     },
 }
 
@@ -173,6 +143,8 @@ ASYNC_IN_BOTH = {
     "app/streaming.py",
     "app/users/transfers.py",
     "tests/session/test_admission.py",
+    "tests/session/test_streams.py",
+    "tests/test_auth.py",
 }
 
 # The template's files that ask for `io` themselves, beside those that are wrapped.

@@ -1,11 +1,12 @@
 """Answers of any length: complete, or visibly cut (S13)."""
 
 {% if cookiecutter.io == 'async' %}
+from asyncio import create_task, wait
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Any
 
-from anyio import CancelScope, fail_after
+from anyio import CancelScope
 {% else %}
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -57,13 +58,25 @@ class JsonLines(StreamingResponse):
 
     async def stream_response(self, send: Send) -> None:
         """Send everything, or raise `TimeoutError`; and let go of the database."""
+{% if cookiecutter.io == 'async' %}
+        # A task of its own is cancelled once. What is cancelled as part of a group is
+        # so again at each step, even while it gives its connection back.
+        sending = create_task(super().stream_response(send))
+        try:
+            done, _ = await wait({sending}, timeout=self.timeout or None)
+            if not done:
+                raise TimeoutError("the stream took longer than its timeout")
+            await sending
+        finally:
+            sending.cancel()
+            with CancelScope(shield=True):
+                await wait({sending})
+                await self.generator.aclose()
+{% else %}
         try:
             with fail_after(self.timeout or None):
                 await super().stream_response(send)
         finally:
             with CancelScope(shield=True):
-{% if cookiecutter.io == 'async' %}
-                await self.generator.aclose()
-{% else %}
                 await to_thread.run_sync(self.generator.close)
 {% endif %}

@@ -1,8 +1,9 @@
 """Streams have a session of their own, for as long as they last (S13)."""
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from starlette.testclient import TestClient
@@ -13,6 +14,7 @@ from tests.conftest import serve
 from tests.session import probe as notes
 from tests.session.conftest import TABLE
 from tests.session.test_admission import gauges_of, wait_for_gauge
+from tests.session.test_units import database_of
 from tests.support import make_settings
 
 
@@ -75,6 +77,25 @@ def test_a_stream_that_takes_too_long_is_cut(hasty: TestClient) -> None:
         with pytest.raises(TimeoutError):
             streaming.result()
     assert gauges_of(hasty)["checked_out"] == 0
+
+
+async def count_tasks() -> int:
+    return len(asyncio.all_tasks())
+
+
+def test_a_stream_leaves_nothing_behind_wherever_it_is_cut(
+    hasty: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes.gate.set()
+    save(hasty, *map(str, range(40)))
+    assert hasty.portal is not None
+    tasks = hasty.portal.call(count_tasks)
+    for milliseconds in range(1, 30):
+        monkeypatch.setattr(database_of(hasty), "stream_timeout", milliseconds / 1_000)
+        with suppress(TimeoutError):
+            stream(hasty)
+        assert gauges_of(hasty)["checked_out"] == 0
+    assert hasty.portal.call(count_tasks) == tasks
 
 
 def test_a_stream_that_cannot_begin_is_an_error() -> None:
