@@ -101,6 +101,10 @@ class Cluster:
         """The URL of the server's superuser."""
         return f"postgresql://postgres:{self._password}@127.0.0.1:{self.port}/postgres"
 
+    def replica(self) -> Replica:
+        """Return a copy that will follow this server, which has to run now."""
+        return Replica(self)
+
     def start(self) -> None:
         """Start the server and return when it takes connections.
 
@@ -145,6 +149,7 @@ class Cluster:
         self.remove()
 
     def _initialise(self) -> None:
+        """Fill the data directory."""
         password = self.home / "password"
         password.touch(mode=0o600)
         password.write_text(self._password)
@@ -234,6 +239,7 @@ class Cluster:
     def _identity(self) -> dict[str, Any]:
         """Return how the programs run: as the account, deaf to our environment."""
         environment = {"LC_ALL": "C", "PATH": os.environ["PATH"]}
+        environment["PGPASSWORD"] = self._password
         identity: dict[str, Any] = {"cwd": self.home, "env": environment}
         if self.account:
             import pwd  # Windows has none, and no such account.
@@ -241,6 +247,49 @@ class Cluster:
             group = pwd.getpwnam(self.account).pw_gid
             identity |= {"user": self.account, "group": group, "extra_groups": []}
         return identity
+
+
+class Replica(Cluster):
+    """A streaming standby of another cluster, which it follows for reading only."""
+
+    def __init__(self, primary: Cluster) -> None:
+        """Copy the primary, which runs; `start` starts the server that follows it."""
+        self.primary = primary
+        # It asks again for the primary, or for its slot, after five seconds otherwise.
+        super().__init__([*primary.settings, "wal_retrieve_retry_interval=100ms"])
+
+    def counterpart(self, url: str) -> str:
+        """Return the URL of the copy of the primary's database that has this URL."""
+        return urlsplit(self.url)._replace(path=urlsplit(url).path).geturl()
+
+    def catch_up(self) -> None:
+        """Return when all that the primary has written by now can be read here."""
+        primary, replica = Server(self.primary.url), Server(self.url)
+        [(written,)] = primary.execute("SELECT pg_current_wal_lsn()")
+        arrived = f"SELECT pg_last_wal_replay_lsn() >= '{written}'"
+        deadline = time.monotonic() + PATIENCE
+        while replica.execute(arrived) != [(True,)]:
+            if time.monotonic() > deadline:
+                raise PostgresError(f"{written} of the primary did not arrive")
+            time.sleep(0.02)
+
+    def _initialise(self) -> None:
+        # The accounts are copied with all the rest.
+        self._password = self.primary._password
+        # With a slot, the primary keeps what a stopped replica has yet to read. It is
+        # never dropped, as a primary does not outlive its replicas by much.
+        self._run(
+            self.programs / "pg_basebackup",
+            f"--pgdata={self.data}",
+            "--host=127.0.0.1",
+            f"--port={self.primary.port}",
+            "--username=postgres",
+            "--checkpoint=fast",
+            "--create-slot",
+            f"--slot=replica_{secrets.token_hex(8)}",
+            "--write-recovery-conf",
+            "--no-sync",
+        )
 
 
 class Keeper:

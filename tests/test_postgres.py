@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from tests import postgres
-from tests.postgres import Cluster, PostgresError, Server, programs
+from tests.postgres import Cluster, PostgresError, Replica, Server, programs
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def replica() -> Iterator[Replica]:
+    with Cluster() as primary, primary.replica() as replica:
+        yield replica
 
 
 def test_each_database_is_another(server: Server) -> None:
@@ -65,3 +73,65 @@ def test_a_server_that_does_not_start_says_why() -> None:
     with pytest.raises(PostgresError, match="max_connections"), cluster:
         pass
     assert not cluster.home.exists()
+
+
+def test_a_replica_follows_its_primary(replica: Replica) -> None:
+    primary = Server(replica.primary.url)
+    original = primary.create_database()
+    primary.execute("CREATE TABLE notes AS SELECT 'first' AS text", original)
+    copy = primary.create_database(template=original)
+    primary.execute("INSERT INTO notes VALUES ('second')", copy)
+    replica.catch_up()
+    read = Server(replica.counterpart(copy)).execute(
+        "SELECT text, pg_is_in_recovery() FROM notes ORDER BY text"
+    )
+    assert read == [("first", True), ("second", True)]
+
+
+def test_a_replica_refuses_writes(replica: Replica) -> None:
+    with pytest.raises(psycopg.Error) as refusal:
+        Server(replica.url).execute("CREATE TABLE notes ()")
+    assert refusal.value.sqlstate == "25006"
+
+
+def test_a_replica_whose_replay_is_paused_lags_behind(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    primary, follower = Server(replica.primary.url), Server(replica.url)
+    primary.execute("CREATE TABLE notes (text text)")
+    replica.catch_up()
+    follower.execute("SELECT pg_wal_replay_pause()")
+    primary.execute("INSERT INTO notes VALUES ('late')")
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres, "PATIENCE", 0)
+        with pytest.raises(PostgresError, match="did not arrive"):
+            replica.catch_up()
+    assert follower.execute("SELECT text FROM notes") == []
+    follower.execute("SELECT pg_wal_replay_resume()")
+    replica.catch_up()
+    assert follower.execute("SELECT text FROM notes") == [("late",)]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
+def test_a_replica_that_was_stopped_comes_back_and_catches_up(
+    replica: Replica, how: signal.Signals
+) -> None:
+    primary, follower = Server(replica.primary.url), Server(replica.url)
+    replica.stop(how)
+    with pytest.raises(psycopg.OperationalError):
+        follower.execute("SELECT 1")
+    primary.execute("CREATE TABLE notes AS SELECT 'missed' AS text")
+    # A primary that kept nothing for its replica would now remove what it wrote.
+    for statement in ("SELECT pg_switch_wal()", "CHECKPOINT"):
+        primary.execute(statement)
+    replica.start()
+    replica.catch_up()
+    assert follower.execute("SELECT text FROM notes") == [("missed",)]
+
+
+def test_a_replica_finds_its_primary_again(replica: Replica) -> None:
+    replica.primary.stop()
+    replica.primary.start()
+    Server(replica.primary.url).execute("CREATE TABLE notes AS SELECT 'new' AS text")
+    replica.catch_up()
+    assert Server(replica.url).execute("SELECT text FROM notes") == [("new",)]
