@@ -1,7 +1,6 @@
 """Settings, read from the environment and from `.env`; times are in seconds."""
 
 import tomllib
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -9,6 +8,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -42,6 +42,9 @@ class Settings(BaseSettings):
 {% endif %}
 
     database_url: SecretStr = SecretStr(f"sqlite:///{ROOT / 'database.db'}")
+    database_replica_url: SecretStr = SecretStr("")
+    database_replica_fallback: bool = False
+    database_migration_url: SecretStr = SecretStr("")
     database_pooler: Literal["none", "transaction"] = "none"
     # A connection costs the server memory whether it is used or not, so only
     # production opens many. All of the pool is `size`: overflow connections are
@@ -70,10 +73,12 @@ class Settings(BaseSettings):
             return [origin.strip() for origin in value.split(",") if origin.strip()]
         return value
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_replica_url", "database_migration_url")
     @classmethod
-    def check_url(cls, value: SecretStr) -> SecretStr:
+    def check_url(cls, value: SecretStr, field: ValidationInfo) -> SecretStr:
         """Refuse what no driver of this project could open."""
+        if not value.get_secret_value() and field.field_name != "database_url":
+            return value
         try:
             url = make_url(value.get_secret_value())
         except (ArgumentError, ValueError):
@@ -93,16 +98,25 @@ class Settings(BaseSettings):
         """Refuse settings that contradict each other."""
         if self.is_sqlite and self.database_pooler != "none":
             raise ValueError("DATABASE_POOLER is for PostgreSQL, not for SQLite")
+        for name in ("database_replica_url", "database_migration_url"):
+            kinds = {self.is_sqlite, self.url_of(name).drivername.startswith("sqlite")}
+            if getattr(self, name) and kinds != {False}:
+                raise ValueError(f"{name.upper()} is for PostgreSQL, not for SQLite")
         if 0 < self.database_statement_timeout <= self.database_lock_timeout:
             raise ValueError(
                 "DATABASE_LOCK_TIMEOUT must be smaller than DATABASE_STATEMENT_TIMEOUT"
             )
         return self
 
-    @cached_property
+    @property
     def url(self) -> URL:
         """The database's URL; its repr hides the password."""
-        return make_url(self.database_url.get_secret_value())
+        return self.url_of("database_url")
+
+    def url_of(self, name: str) -> URL:
+        """Return the URL in the setting `name`; if that is empty, the database's."""
+        secret: SecretStr = getattr(self, name) or self.database_url
+        return make_url(secret.get_secret_value())
 
     @property
     def is_sqlite(self) -> bool:

@@ -17,6 +17,7 @@ from app.auth.tokens import Tokens
 from app.config import PROJECT, PYPROJECT, Settings, load_settings
 from app.db import health as database_health
 from app.db import migrations
+from app.db.metrics import observe
 from app.db.session import Database
 from app.logs import configure_logging
 from app.middleware import RequestMiddleware
@@ -43,6 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
             await to_thread.run_sync(migrations.upgrade, settings)
         app.state.outdated_revisions = migrations.outdated_revisions(settings)
         app.state.database = database = Database(settings)
+        observe(database)
         try:
             yield
         finally:

@@ -6,11 +6,11 @@
 import asyncio
 {% endif %}
 import pkgutil
+from importlib import import_module
 {% if cookiecutter.orm == 'sqlmodel' %}
-from importlib import import_module
-from typing import Literal
+from typing import Any, Literal
 {% else %}
-from importlib import import_module
+from typing import Any
 {% endif %}
 
 from alembic import context
@@ -20,7 +20,7 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
 
 import app
-from app.config import load_settings
+from app.config import Settings, load_settings
 from app.db.base import metadata
 from app.db.engine import make_engine
 
@@ -32,12 +32,15 @@ for module in pkgutil.walk_packages(app.__path__, "app."):
 
 # A migration may take its time, but it does not make the others queue behind it for
 # a lock: it gives up after DATABASE_LOCK_TIMEOUT, and you run it again.
-NO_TIMEOUTS = {
+CHANGED: dict[str, Any] = {
     "database_statement_timeout": 0,
     "database_idle_in_transaction_timeout": 0,
 }
 
-settings = context.config.attributes.get("settings") or load_settings()
+settings: Settings = context.config.attributes.get("settings") or load_settings()
+if settings.database_migration_url:
+    CHANGED["database_url"] = settings.database_migration_url
+    CHANGED["database_pooler"] = "none"
 
 
 {% if cookiecutter.orm == 'sqlmodel' %}
@@ -70,7 +73,7 @@ def migrate(connection: Connection) -> None:
 
 async def run_online() -> None:
     """Connect and migrate."""
-    engine = make_engine(settings.model_copy(update=NO_TIMEOUTS))
+    engine = make_engine(settings.model_copy(update=CHANGED))
     try:
         async with engine.begin() as connection:
 {% if cookiecutter.io == 'async' %}

@@ -2,19 +2,19 @@
 {% block code %}
 """Engines and their pools, made from the settings (S6, S14)."""
 
-from math import ceil
 from typing import Any
 
 {% if cookiecutter.io == 'async' %}
-from sqlalchemy import URL, Connection, Engine, event, text
+from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 {% else %}
-from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 {% endif %}
 
 from app.config import PROJECT, Settings
 from app.db.pool import connect_in_time, replace_dead_connections, warn_when_held_long
 from app.db.sqlite import prepare_sqlite
+from app.db.timeouts import set_local, timeout_parameters
 
 {% if cookiecutter.io == 'async' %}
 SQLITE_DRIVER = "sqlite+aiosqlite"
@@ -25,11 +25,18 @@ POSTGRESQL_DRIVER = "postgresql+psycopg"
 {% endif %}
 
 
-def make_engine(settings: Settings, *, read_only: bool = False) -> AsyncEngine:
+def make_engine(
+    settings: Settings, *, read_only: bool = False, replica: bool = False
+) -> AsyncEngine:
     """Return an engine that has connected to nothing yet.
 
-    With `read_only` the database refuses to write.
+    With `read_only` the database refuses to write. With `replica` it is
+    DATABASE_REPLICA_URL's, if that is set; DATABASE_REPLICA_FALLBACK says whether the
+    primary stands in when the replica cannot be reached (S7).
     """
+    urls = [settings.url_of("database_replica_url" if replica else "database_url")]
+    if replica and settings.database_replica_fallback:
+        urls.append(settings.url)
     options: dict[str, Any] = {
         "pool_size": settings.database_pool_size,
         "max_overflow": settings.database_max_overflow,
@@ -40,15 +47,16 @@ def make_engine(settings: Settings, *, read_only: bool = False) -> AsyncEngine:
         "hide_parameters": not settings.database_echo,
     }
     if settings.is_sqlite:
-        url = settings.url.set(drivername=SQLITE_DRIVER)
-    else:
-        url, options["connect_args"] = _postgresql(settings, read_only=read_only)
-    engine = create_async_engine(url, **options)
-    if settings.is_sqlite:
+        engine = create_async_engine(urls[0].set(drivername=SQLITE_DRIVER), **options)
         prepare_sqlite(engine.sync_engine, settings, read_only=read_only)
-    elif settings.database_pooler == "transaction":
+        connect_in_time(engine.sync_engine, settings)
+    else:
+        targets = [_postgresql(url, settings, read_only=read_only) for url in urls]
+        url, options["connect_args"] = targets[0]
+        engine = create_async_engine(url, **options)
+        connect_in_time(engine.sync_engine, settings, *targets[1:])
+    if settings.database_pooler == "transaction":
         _set_parameters_in_each_transaction(engine.sync_engine, settings)
-    connect_in_time(engine.sync_engine, settings)
     replace_dead_connections(engine.sync_engine)
     warn_when_held_long(engine.sync_engine, settings)
     return engine
@@ -56,19 +64,17 @@ def make_engine(settings: Settings, *, read_only: bool = False) -> AsyncEngine:
 
 def _parameters(settings: Settings) -> dict[str, str]:
     """Return what holds in every session, by PostgreSQL's names."""
-    timeouts = {
-        "statement_timeout": settings.database_statement_timeout,
-        "lock_timeout": settings.database_lock_timeout,
-        "idle_in_transaction_session_timeout": (
-            settings.database_idle_in_transaction_timeout
-        ),
-    }
-    # PostgreSQL counts whole milliseconds; 0 is no timeout there as well.
-    parameters = {name: str(ceil(s * 1_000)) for name, s in timeouts.items()}
-    return parameters | {"TimeZone": "UTC"}
+    timeouts = timeout_parameters(
+        statement=settings.database_statement_timeout,
+        lock=settings.database_lock_timeout,
+        idle_in_transaction=settings.database_idle_in_transaction_timeout,
+    )
+    return timeouts | {"TimeZone": "UTC"}
 
 
-def _postgresql(settings: Settings, *, read_only: bool) -> tuple[URL, dict[str, Any]]:
+def _postgresql(
+    url: URL, settings: Settings, *, read_only: bool
+) -> tuple[URL, dict[str, Any]]:
     """Return URL and arguments for the driver, from a URL as a host hands it out."""
     pooled = settings.database_pooler == "transaction"
     # What is sent when connecting costs no round trip, and holds for every statement.
@@ -76,15 +82,15 @@ def _postgresql(settings: Settings, *, read_only: bool) -> tuple[URL, dict[str, 
     parameters = {} if pooled else _parameters(settings)
     if read_only and not pooled:
         parameters["default_transaction_read_only"] = "on"
-    query = dict(settings.url.query)
+    query = dict(url.query)
     query.pop("connect_timeout", None)
     query.setdefault("application_name", PROJECT["name"][:63])
 {% if cookiecutter.io == 'async' %}
     # asyncpg knows libpq's parameters (sslmode, sslrootcert, …) in a DSN only, and
     # channel_binding not at all.
     query.pop("channel_binding", None)
-    url = settings.url.set(drivername=POSTGRESQL_DRIVER, query={})
-    dsn = settings.url.set(drivername="postgresql", query=query)
+    dsn = url.set(drivername="postgresql", query=query)
+    url = url.set(drivername=POSTGRESQL_DRIVER, query={})
     arguments: dict[str, Any] = {
         "dsn": dsn.render_as_string(hide_password=False),
         "server_settings": parameters,
@@ -96,7 +102,7 @@ def _postgresql(settings: Settings, *, read_only: bool) -> tuple[URL, dict[str, 
 {% else %}
     options = [str(query.pop("options", ""))]
     options += [f"-c {name}={value}" for name, value in parameters.items()]
-    url = settings.url.set(drivername=POSTGRESQL_DRIVER, query=query)
+    url = url.set(drivername=POSTGRESQL_DRIVER, query=query)
     arguments: dict[str, Any] = {
         "options": " ".join(options).strip(),
         # A server that is gone without a word is given up after half a minute.
@@ -114,16 +120,10 @@ def _postgresql(settings: Settings, *, read_only: bool) -> tuple[URL, dict[str, 
 
 
 def _set_parameters_in_each_transaction(engine: Engine, settings: Settings) -> None:
-    """Set behind a transaction pooler what is otherwise set when connecting.
-
-    `true` is SET LOCAL: a plain SET would stay for the next client of the server's
-    connection, whoever that is.
-    """
-    parameters = _parameters(settings)
-    calls = (f"set_config('{name}', :{name}, true)" for name in parameters)
-    statement = text(f"SELECT {', '.join(calls)}")
+    """Set behind a transaction pooler what is otherwise set when connecting."""
+    statement = set_local(_parameters(settings))
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.execute(statement, parameters)
+        connection.execute(statement)
 {% endblock %}

@@ -1,5 +1,7 @@
 """What a database error means to a client: one map, by SQLSTATE (S17)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import exc
@@ -114,6 +116,17 @@ def is_connection_lost(error: BaseException) -> bool:
     if isinstance(error, exc.DBAPIError):
         return error.connection_invalidated
     return isinstance(error, ConnectionError)
+
+
+@contextmanager
+def committing() -> Iterator[None]:
+    """Raise `CommitOutcomeUnknownError` if the connection breaks meanwhile."""
+    try:
+        yield
+    except (exc.DBAPIError, ConnectionError) as error:
+        if is_connection_lost(error):
+            raise CommitOutcomeUnknownError("connection lost in COMMIT") from error
+        raise
 
 
 def is_retryable(error: BaseException) -> bool:

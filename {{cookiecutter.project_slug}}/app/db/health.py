@@ -6,6 +6,7 @@ import time
 {% if cookiecutter.io == 'async' %}
 from asyncio import timeout
 {% endif %}
+from collections import Counter
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -78,6 +79,8 @@ async def database(request: Request, db: ReadDep) -> DatabaseHealth:
     start = time.perf_counter()
     await db.scalar(text("SELECT 1"))
     latency_ms = round((time.perf_counter() - start) * 1_000, 3)
-    gauges = get_database(request).gauges()
-    return DatabaseHealth.model_validate(gauges | {"latency_ms": latency_ms})
+    totals = Counter[str]()
+    for gauges in get_database(request).gauges().values():
+        totals.update(gauges)
+    return DatabaseHealth.model_validate({**totals, "latency_ms": latency_ms})
 {% endblock %}

@@ -7,7 +7,7 @@ import selectors
 import time
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import URL, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -22,8 +22,18 @@ from app.logs import current_route, logger
 PING_AFTER = 30
 
 
-def connect_in_time(engine: Engine, settings: Settings) -> None:
+# A connection to the primary that stands in for one to the replica lasts so many
+# seconds; then the replica is tried again.
+STAND_IN_FOR = 60
+
+
+def connect_in_time(
+    engine: Engine, settings: Settings, *stand_ins: tuple[URL, dict[str, Any]]
+) -> None:
     """Connect within the timeout and within what waiting for a place has left.
+
+    `stand_ins` are tried in turn, each by its URL and arguments, when the engine's own
+    target cannot be reached.
 
     Drivers report a failed connect in a dozen ways, raw ones among them; here it is
     always `DatabaseUnavailableError`, with the driver's own error as its cause.
@@ -32,25 +42,35 @@ def connect_in_time(engine: Engine, settings: Settings) -> None:
     @event.listens_for(engine, "do_connect")
     def do_connect(
         dialect: Dialect,
-        _entry: ConnectionPoolEntry,
+        entry: ConnectionPoolEntry,
         args: Any,
         kwargs: Any,
     ) -> DBAPIConnection:
         limits = [settings.database_connect_timeout or 86_400.0]
         if (left := connect_timeout.get()) is not None:
             limits.append(left)
+        limit = min(limits) / (1 + len(stand_ins))
 {% if cookiecutter.io == 'async' %}
-        if dialect.name == "postgresql":
-            kwargs["timeout"] = min(limits)
+        timeout = {"timeout": limit}
 {% else %}
-        if dialect.name == "postgresql":
-            # libpq counts whole seconds, and makes two of one.
-            kwargs["connect_timeout"] = max(math.ceil(min(limits)), 2)
+        # libpq counts whole seconds, and makes two of one.
+        timeout = {"connect_timeout": max(math.ceil(limit), 2)}
 {% endif %}
+        if dialect.name != "postgresql":
+            timeout = {}
         try:
-            return dialect.connect(*args, **kwargs)
+            return dialect.connect(*args, **kwargs | timeout)
         except Exception as error:
-            raise DatabaseUnavailableError("cannot connect") from error
+            failure = error
+        for url, arguments in stand_ins:
+            logger.warning("the replica cannot be reached, the primary stands in")
+            args, kwargs = dialect.create_connect_args(url)
+            entry.info["stands in since"] = time.monotonic()
+            try:
+                return dialect.connect(*args, **kwargs | arguments | timeout)
+            except Exception as error:
+                failure = error
+        raise DatabaseUnavailableError("cannot connect") from failure
 
 
 def replace_dead_connections(engine: Engine) -> None:
@@ -71,6 +91,9 @@ def replace_dead_connections(engine: Engine) -> None:
     ) -> None:
         if engine.dialect.name != "postgresql":
             return
+        stands_in_since = entry.info.get("stands in since", time.monotonic())
+        if time.monotonic() - stands_in_since > STAND_IN_FOR:
+            raise DisconnectionError("the replica may be back")
         idle_since = entry.info.get("idle since", time.monotonic())
         if _is_suspect(connection) or time.monotonic() - idle_since > PING_AFTER:
             try:

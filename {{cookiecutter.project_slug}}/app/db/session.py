@@ -11,20 +11,31 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import TracebackType
 {% if cookiecutter.io == 'async' %}
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, Self, Unpack, cast
 {% else %}
-from typing import Any, cast
+from typing import Any, Self, Unpack, cast
 {% endif %}
 
-from sqlalchemy.exc import DBAPIError
+{% if cookiecutter.io == 'sync' %}
+from sqlalchemy import Connection
+{% endif %}
+{% if cookiecutter.io == 'sync' and cookiecutter.orm == 'sqlalchemy' %}
+from sqlalchemy.orm import Session, sessionmaker
+{% endif %}
+{% if cookiecutter.io == 'sync' and cookiecutter.orm == 'sqlmodel' %}
+from sqlalchemy.orm import sessionmaker
+{% endif %}
+{% if cookiecutter.io == 'async' and cookiecutter.orm == 'sqlalchemy' %}
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
+{% endif %}
+{% if cookiecutter.io == 'async' and cookiecutter.orm == 'sqlmodel' %}
+from sqlalchemy.ext.asyncio import AsyncConnection, async_sessionmaker
+{% endif %}
+from sqlalchemy.pool import Pool, QueuePool
 {% if cookiecutter.orm == 'sqlmodel' %}
-from sqlalchemy.ext.asyncio import async_sessionmaker
-from sqlalchemy.pool import QueuePool
 from sqlmodel.ext.asyncio.session import AsyncSession
-{% else %}
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.pool import QueuePool
 {% endif %}
 
 from app.config import Settings
@@ -33,8 +44,9 @@ from app.db.admission import Admission
 from app.db.changes import refuse_forgotten_commit
 {% endif %}
 from app.db.engine import make_engine
-from app.db.errors import CommitOutcomeUnknownError, is_connection_lost
-from app.db.guards import ONE_STATEMENT
+from app.db.errors import committing
+from app.db.guards import ONE_STATEMENT, SnapshotNeededError
+from app.db.timeouts import Timeouts, set_local, timeout_parameters
 
 # Objects stay readable after the commit, and a session that has ended raises when it
 # is used again, instead of taking a connection that nobody gives back.
@@ -52,6 +64,25 @@ _PROBE: dict[str, Any] = {
 
 class ReadSession(AsyncSession):
     """A session for reading. The database refuses its writes."""
+
+    async def set_timeouts(self, **seconds: Unpack[Timeouts]) -> None:
+        """Give this transaction timeouts of its own; they end with it (S10).
+
+        SQLite waits for its only lock when the transaction begins, and never ends an
+        idle one: there, set `lock` before anything else. Raises `SnapshotNeededError`
+        where each statement has a transaction of its own.
+        """
+        if ONE_STATEMENT in self.info:
+            raise SnapshotNeededError("take SnapshotDep to set timeouts")
+        parameters = timeout_parameters(**seconds)
+        if self.get_bind().dialect.name == "postgresql":
+            connection = await self.connection()
+            await connection.execute(set_local(parameters))
+        elif self.in_transaction():
+            connection = await self.connection()
+            await connection.execution_options(**parameters)
+        else:
+            await self.connection(execution_options=parameters)
 
 
 class WriteSession(ReadSession):
@@ -78,12 +109,8 @@ class WriteSession(ReadSession):
         Raises `CommitOutcomeUnknownError` if the connection breaks meanwhile.
         """
         await self.flush()
-        try:
+        with committing():
             await super().commit()
-        except (DBAPIError, ConnectionError) as error:
-            if is_connection_lost(error):
-                raise CommitOutcomeUnknownError("connection lost in COMMIT") from error
-            raise
         self.has_committed = True
 
 
@@ -91,7 +118,8 @@ class Database:
     """The engines and their sessions; made when the app starts, disposed at its end.
 
     One pool writes, one reads, and a single connection answers whether the database
-    is ready, whatever the pools are doing.
+    is ready, whatever the pools are doing. A script makes one by
+    `async with Database(load_settings()) as database:` (S12).
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -105,7 +133,7 @@ class Database:
         self.stream_timeout = settings.database_stream_timeout
         self.retry_deadline = settings.database_retry_deadline
         self.write_engine = make_engine(settings)
-        self.read_engine = make_engine(settings, read_only=True)
+        self.read_engine = make_engine(settings, read_only=True, replica=True)
         self.probe_engine = make_engine(
             settings.model_copy(update=_PROBE), read_only=True
         )
@@ -181,24 +209,57 @@ class Database:
         async with self._read(execution_options=self._snapshot_options) as session:
             yield session
 
-    def gauges(self) -> dict[str, int]:
-        """Count the connections of both pools, and who waits for one (S16)."""
-        engines = (self.write_engine, self.read_engine)
-        pools = [cast("QueuePool", engine.pool) for engine in engines]
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+{% if cookiecutter.commit == 'auto' %}
+        """Give a Core connection that commits when the block ends without an exception.
+
+        Raises `CommitOutcomeUnknownError` if the connection breaks meanwhile.
+        """
+        async with self.write_engine.connect() as connection:
+            yield connection
+            with committing():
+                await connection.commit()
+{% else %}
+        """Give a Core connection that saves what the block itself commits."""
+        async with self.write_engine.connect() as connection:
+            yield connection
+{% endif %}
+
+    def gauges(self) -> dict[str, dict[str, int]]:
+        """Count the connections of each pool, and who waits for one (S16)."""
+        streaming = self.stream_admission.waiting
         return {
-            "size": sum(pool.size() for pool in pools),
-            "checked_in": sum(pool.checkedin() for pool in pools),
-            "checked_out": sum(pool.checkedout() for pool in pools),
-            "overflow": sum(max(pool.overflow(), 0) for pool in pools),
-            "waiting": (
-                self.write_admission.waiting
-                + self.read_admission.waiting
-                + self.stream_admission.waiting
+            "write": _gauges(self.write_engine.pool, self.write_admission.waiting),
+            "read": _gauges(
+                self.read_engine.pool, self.read_admission.waiting + streaming
             ),
         }
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.dispose()
 
     async def dispose(self) -> None:
         """Close all connections."""
         for engine in (self.write_engine, self.read_engine, self.probe_engine):
             await engine.dispose()
+
+
+def _gauges(pool: Pool, waiting: int) -> dict[str, int]:
+    pool = cast("QueuePool", pool)
+    return {
+        "size": pool.size(),
+        "checked_in": pool.checkedin(),
+        "checked_out": pool.checkedout(),
+        "overflow": max(pool.overflow(), 0),
+        "waiting": waiting,
+    }
 {% endblock %}

@@ -3,7 +3,6 @@
 """SQLite with real transactions, foreign keys and timeouts."""
 
 import time
-from math import ceil
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
@@ -11,6 +10,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
 from app.config import Settings
+from app.db.timeouts import timeout_parameters
 
 # How many of SQLite's instructions pass between two looks at the clock.
 _INSTRUCTIONS = 10_000
@@ -23,14 +23,17 @@ def prepare_sqlite(engine: Engine, settings: Settings, *, read_only: bool) -> No
     writers apart: 148 of 200 concurrent updates were lost that way, without an error.
     So SQLAlchemy begins them, with BEGIN IMMEDIATE, which waits for other writers.
     """
+    defaults = timeout_parameters(
+        statement=settings.database_statement_timeout,
+        lock=settings.database_lock_timeout,
+    )
 
     @event.listens_for(engine, "connect")
     def connect(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         driver: Any = connection
         driver.isolation_level = None
         cursor = connection.cursor()
-        busy_timeout = ceil(settings.database_lock_timeout * 1_000) or 86_400_000
-        cursor.execute(f"PRAGMA busy_timeout = {busy_timeout}")
+        cursor.execute(_busy_timeout(defaults["lock_timeout"]))
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA foreign_keys = ON")
@@ -60,8 +63,17 @@ def prepare_sqlite(engine: Engine, settings: Settings, *, read_only: bool) -> No
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        options = connection.get_execution_options()
+        if options.get("isolation_level") == "AUTOCOMMIT":
+            return
+        lock_timeout = options.get("lock_timeout")
+        if lock_timeout:
+            connection.exec_driver_sql(_busy_timeout(lock_timeout))
+        try:
             connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        finally:
+            if lock_timeout:
+                connection.exec_driver_sql(_busy_timeout(defaults["lock_timeout"]))
 
     @event.listens_for(engine, "reset")
     def reset(
@@ -75,14 +87,20 @@ def prepare_sqlite(engine: Engine, settings: Settings, *, read_only: bool) -> No
         if state.asyncio_safe and driver.in_transaction:
             connection.rollback()
 
-    if timeout := settings.database_statement_timeout:
+    @event.listens_for(engine, "before_cursor_execute")
+    def start_clock(connection: Connection, *execution: Any) -> None:
+        context = execution[3]
+        options = defaults | connection.get_execution_options()
+        milliseconds = float(options["statement_timeout"])
+        if context and context.execution_options.get("yield_per"):
+            milliseconds = 0  # what it takes depends on the stream's reader
+        deadline = time.monotonic() + (milliseconds / 1_000 or float("inf"))
+        connection.info["deadline"] = deadline
 
-        @event.listens_for(engine, "before_cursor_execute")
-        def start_clock(connection: Connection, *execution: Any) -> None:
-            context = execution[3]
-            is_stream = context and context.execution_options.get("yield_per")
-            limit = float("inf") if is_stream else timeout
-            connection.info["deadline"] = time.monotonic() + limit
+
+def _busy_timeout(milliseconds: str) -> str:
+    # Here, 0 would be no patience at all.
+    return f"PRAGMA busy_timeout = {int(milliseconds) or 86_400_000}"
 
 
 def _lower(text: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from tenacity import (
     AsyncRetrying,
+    RetryCallState,
     retry_if_exception,
     stop_before_delay,
     stop_never,
@@ -24,6 +25,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from anyio import to_thread
 from tenacity import (
     AsyncRetrying,
+    RetryCallState,
     retry_if_exception,
     stop_before_delay,
     stop_never,
@@ -33,9 +35,11 @@ from tenacity import (
 
 from app.db.admission import Admission
 from app.db.errors import is_retryable
-from app.db.session import Database, ReadSession, WriteSession
 {% if cookiecutter.pattern == 'unit_of_work' %}
-from app.db.unit_of_work import UnitOfWork
+from app.db.session import Database, ReadSession
+from app.db.unit_of_work import UnitOfWork, open_unit_of_work
+{% else %}
+from app.db.session import Database, ReadSession, WriteSession
 {% endif %}
 from app.logs import logger
 
@@ -50,8 +54,10 @@ SessionT = TypeVar("SessionT")
 
 {% if cookiecutter.pattern == 'unit_of_work' %}
 Unit = UnitOfWork
+_open_unit = open_unit_of_work
 {% else %}
 Unit = WriteSession
+_open_unit = Database.write
 {% endif %}
 {% if cookiecutter.io == 'async' %}
 Reading = Callable[Concatenate[ReadSession, P], Awaitable[T]]
@@ -84,14 +90,6 @@ async def _run(
 {% endif %}
 
 
-def _unit(session: WriteSession) -> Unit:
-{% if cookiecutter.pattern == 'unit_of_work' %}
-    return UnitOfWork(session)
-{% else %}
-    return session
-{% endif %}
-
-
 async def read_alone(
     database: Database, function: Reading[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
@@ -113,8 +111,8 @@ async def write_alone(
     """Return `function(unit, …)`, which writes, and saves as services do."""
     return await _run(
         database.write_admission,
-        database.write(),
-        lambda session: function(_unit(session), *args, **kwargs),
+        _open_unit(database),
+        lambda unit: function(unit, *args, **kwargs),
     )
 
 
@@ -127,29 +125,37 @@ async def serializable(
     DATABASE_RETRY_DEADLINE: so it must do nothing but work with its unit. It does not
     run again when something was committed, or nobody knows whether it was.
     """
-    sessions: list[WriteSession] = []
+    units: list[Unit] = []
 
     async def attempt() -> T:
-        scope = database.write(serializable=True)
+        scope = _open_unit(database, serializable=True)
         return await _run(database.write_admission, scope, work)
 
 {% if cookiecutter.io == 'async' %}
-    def work(session: WriteSession) -> Awaitable[T]:
+    def work(unit: Unit) -> Awaitable[T]:
 {% else %}
-    def work(session: WriteSession) -> T:
+    def work(unit: Unit) -> T:
 {% endif %}
-        sessions.append(session)
-        return function(_unit(session), *args, **kwargs)
+        units.append(unit)
+        return function(unit, *args, **kwargs)
 
     def may_run_again(error: BaseException) -> bool:
-        has_committed = bool(sessions) and sessions[-1].has_committed
+{% if cookiecutter.pattern == 'unit_of_work' %}
+        has_committed = bool(units) and units[-1].session.has_committed
+{% else %}
+        has_committed = bool(units) and units[-1].has_committed
+{% endif %}
         return is_retryable(error) and not has_committed
+
+    def log(state: RetryCallState) -> None:
+        logger.info("others were in the way of attempt %d", state.attempt_number)
 
     deadline = database.retry_deadline
     retrying = AsyncRetrying(
         retry=retry_if_exception(may_run_again),
         wait=wait_random_exponential(BASE, LONGEST),
         stop=stop_before_delay(deadline) if deadline else stop_never,
+        before_sleep=log,
         reraise=True,
     )
     return await retrying(attempt)

@@ -1,0 +1,42 @@
+"""Timeouts by PostgreSQL's names: of the settings, or of one transaction (S10)."""
+
+from collections.abc import Mapping
+from math import ceil
+from typing import Any, TypedDict, Unpack
+
+from sqlalchemy import Select, func, select
+
+
+class Timeouts(TypedDict, total=False):
+    """How long what may take, in seconds; 0 turns a timeout off."""
+
+    statement: float
+    lock: float
+    idle_in_transaction: float
+
+
+_PARAMETERS = {
+    "statement": "statement_timeout",
+    "lock": "lock_timeout",
+    "idle_in_transaction": "idle_in_transaction_session_timeout",
+}
+
+
+def timeout_parameters(**seconds: Unpack[Timeouts]) -> dict[str, str]:
+    """Return the parameters that set these timeouts.
+
+    Raises `ValueError` if one is negative.
+    """
+    given: dict[str, Any] = {**seconds}
+    if any(value < 0 for value in given.values()):
+        raise ValueError("a timeout is not negative")
+    # PostgreSQL counts whole milliseconds, and takes 0 for none as well.
+    return {_PARAMETERS[name]: str(ceil(given[name] * 1_000)) for name in given}
+
+
+def set_local(parameters: Mapping[str, str]) -> Select[Any]:
+    """Return the statement that sets parameters until the transaction ends.
+
+    A plain SET would stay for the next user of the connection, whoever that is.
+    """
+    return select(*(func.set_config(*item, True) for item in parameters.items()))
