@@ -50,11 +50,12 @@ DEPENDENCIES = """
     argon2-cffi-bindings ast-serialize asyncpg certifi cffi click colorama dotenv
     fastapi greenlet h11 hatchling httpcore httpcore2 httptools httpx httpx2 idna
     iniconfig jwt librt mako markupsafe multipart mypy mypy-extensions opentelemetry
-    opentelemetry-api packaging pathspec pip pluggy psycopg psycopg-binary pwdlib
-    pycparser pydantic pydantic-core pydantic-settings pygments pyjwt pytest
-    python-dotenv python-multipart ruff setuptools sqlalchemy sqlmodel stamina
-    starlette tenacity truststore typing-extensions typing-inspection tzdata uvicorn
-    uvloop watchfiles websockets
+    opentelemetry-api opentelemetry-sdk opentelemetry-semantic-conventions packaging
+    pathspec pip pluggy psycopg psycopg-binary pwdlib pycparser pydantic
+    pydantic-core pydantic-settings pygments pyjwt pytest python-dotenv
+    python-multipart ruff setuptools sqlalchemy sqlmodel stamina starlette tenacity
+    truststore typing-extensions typing-inspection tzdata uvicorn uvloop watchfiles
+    websockets
 """
 PACKAGES = frozenset({"app", "migrations", "tests"})
 WINDOWS_DEVICES = frozenset(

@@ -5,8 +5,6 @@
 {% if cookiecutter.io == 'async' %}
 import asyncio
 {% endif %}
-import pkgutil
-from importlib import import_module
 {% if cookiecutter.orm == 'sqlmodel' %}
 from typing import Any, Literal
 {% else %}
@@ -19,16 +17,14 @@ from alembic.autogenerate.api import AutogenContext
 {% endif %}
 from sqlalchemy import Connection
 
-import app
 from app.config import Settings, load_settings
 from app.db.base import metadata
+from app.db.discovery import import_models
 from app.db.engine import make_engine
 
 # Alembic compares the database with the models that are imported, and would drop the
-# tables of the others: so each feature's are.
-for module in pkgutil.walk_packages(app.__path__, "app."):
-    if module.name.endswith(".models"):
-        import_module(module.name)
+# tables of the others.
+import_models()
 
 # A migration may take its time, but it does not make the others queue behind it for
 # a lock: it gives up after DATABASE_LOCK_TIMEOUT, and you run it again.

@@ -58,7 +58,14 @@ def serve(app: FastAPI, tables: list[Table]) -> Iterator[TestClient]:
     with TestClient(app) as client:
         running.append((app, client, tables))
         yield client
-        running.pop()
+        clean_up(*running.pop())
+
+
+def clean_up(app: FastAPI, client: TestClient, tables: list[Table]) -> None:
+    """See that no connection leaks (S5), and empty the tables."""
+    database = app.state.database
+    assert call(client, count_leaks, database) == 0, "a connection leaked"
+    call(client, empty_tables, database, tables)
 
 
 @pytest.fixture(scope="session", params=DATABASES)
@@ -82,9 +89,7 @@ def client(settings: Settings) -> Iterator[TestClient]:
 
 @pytest.fixture(autouse=True)
 def leave_nothing() -> Iterator[None]:
-    """After each test: no connection leaks (S5), and the tables are empty."""
+    """Clean up after each test."""
     yield
-    for app, client, tables in running:
-        database = app.state.database
-        assert call(client, count_leaks, database) == 0, "a connection leaked"
-        call(client, empty_tables, database, tables)
+    for each in running:
+        clean_up(*each)

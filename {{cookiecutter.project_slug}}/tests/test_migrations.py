@@ -45,6 +45,16 @@ def test_timeouts_do_not_stop_a_migration(kind: str, tmp_path: Path) -> None:
         upgrade(make_settings(url, **timeouts))
 
 
+def test_migrations_may_have_a_url_of_their_own(tmp_path: Path) -> None:
+    if "postgresql" not in DATABASES:
+        pytest.skip("only PostgreSQL has accounts and poolers")
+    nowhere = "postgresql://somebody@127.0.0.1:1/nothing"
+    with fresh_database("postgresql", tmp_path) as url:
+        own = {"database_pooler": "transaction", "database_migration_url": url}
+        upgrade(make_settings(nowhere, **own))
+        command.current(alembic_config(make_settings(url)), check_heads=True)
+
+
 def test_the_sql_can_be_printed_for_review(
     config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:

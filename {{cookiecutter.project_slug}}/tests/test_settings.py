@@ -1,10 +1,14 @@
 """Settings: a wrong one stops the start with one clear line (S14)."""
 
+import logging
+import re
+
 import pytest
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 
-from app.config import Settings, load_settings
+from app.config import ROOT, Settings, load_settings
+from app.logs import logger
 from app.main import create_app
 from tests.support import make_settings
 
@@ -16,6 +20,12 @@ POSTGRESQL = "postgresql://user:hunter2@host/name"
     ("url", "setting", "value"),
     [
         (SQLITE, "database_pooler", "transaction"),
+        (SQLITE, "database_replica_url", POSTGRESQL),
+        (SQLITE, "database_migration_url", POSTGRESQL),
+        (POSTGRESQL, "database_replica_url", SQLITE),
+        (POSTGRESQL, "database_migration_url", SQLITE),
+        (POSTGRESQL, "database_replica_url", "no url"),
+        ("", "environment", "test"),
         ("sqlite://", "environment", "test"),
         ("sqlite:///:memory:", "environment", "test"),
         ("mysql://host/name", "environment", "test"),
@@ -47,6 +57,28 @@ def test_a_wrong_value_stops_the_start_with_one_line(
     assert "DATABASE_POOL_SIZE" in message
     assert "hunter2" not in message
     assert "\n" not in message
+
+
+def test_what_may_be_empty_is_not_set() -> None:
+    settings = make_settings(
+        POSTGRESQL, database_replica_url="", database_migration_url=""
+    )
+    assert settings.url_of("database_replica_url") == settings.url
+
+
+def test_every_setting_has_its_line_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    described = re.findall(r"^\| `([A-Z_]+)` \|", readme, re.MULTILINE)
+    assert described == [name.upper() for name in Settings.model_fields]
+
+
+def test_the_level_of_the_log_is_set(settings: Settings) -> None:
+    before = logger.level
+    try:
+        create_app(settings.model_copy(update={"log_level": "ERROR"}))
+        assert logger.level == logging.ERROR
+    finally:
+        logger.setLevel(before)
 
 
 def test_the_environment_decides_the_size_of_the_pool() -> None:

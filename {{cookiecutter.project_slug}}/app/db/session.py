@@ -43,6 +43,7 @@ from app.db.admission import Admission
 {% if cookiecutter.commit == 'manual' or cookiecutter.pattern == 'unit_of_work' %}
 from app.db.changes import refuse_forgotten_commit
 {% endif %}
+from app.db.discovery import import_models
 from app.db.engine import make_engine
 from app.db.errors import committing
 from app.db.guards import ONE_STATEMENT, SnapshotNeededError
@@ -68,13 +69,15 @@ class ReadSession(AsyncSession):
     async def set_timeouts(self, **seconds: Unpack[Timeouts]) -> None:
         """Give this transaction timeouts of its own; they end with it (S10).
 
-        SQLite waits for its only lock when the transaction begins, and never ends an
-        idle one: there, set `lock` before anything else. Raises `SnapshotNeededError`
-        where each statement has a transaction of its own.
+        SQLite takes its only lock when the transaction begins, so that `lock` is for
+        the first call of all there, which waits for it; and it ends no idle one.
+        Raises `SnapshotNeededError` where each statement is a transaction.
         """
         if ONE_STATEMENT in self.info:
             raise SnapshotNeededError("take SnapshotDep to set timeouts")
         parameters = timeout_parameters(**seconds)
+        if not parameters:
+            return
         if self.get_bind().dialect.name == "postgresql":
             connection = await self.connection()
             await connection.execute(set_local(parameters))
@@ -124,6 +127,8 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         """Prepare everything; the first session connects."""
+        # A script may have imported some of the models, whose tables refer to others.
+        import_models()
         places = settings.database_pool_size + settings.database_max_overflow
         self.write_admission = Admission(places, settings.database_pool_timeout)
         self.read_admission = Admission(places, settings.database_pool_timeout)

@@ -141,6 +141,22 @@ async def save(db: WriteDep, note: NoteIn) -> Note:
         return await add(session, note)
 
 
+async def rename(db: WriteDep, id: int, text: str) -> bool:
+    """Rename a note, and return whether it was still there."""
+    async with unit(db) as session:
+        notes = NoteRepository(session)
+        note = await notes.lock(id)
+        if note is not None:
+            await notes.update(note, {"text": text})
+    return note is not None
+
+
+async def remove(db: WriteDep, id: int) -> None:
+    """Remove a note."""
+    async with unit(db) as session:
+        await session.delete(await session.get_one(Note, id))
+
+
 @router.post("/then-raise/{status}")
 async def save_then_raise(db: WriteDep, note: NoteIn, status: int) -> None:
     """Fail after a unit has ended well."""

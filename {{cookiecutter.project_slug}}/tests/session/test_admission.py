@@ -1,5 +1,6 @@
 """A full pool delays, then refuses, and recovers (S15). It has two places here."""
 
+import json
 import time
 from collections.abc import Iterator
 from threading import Thread
@@ -8,10 +9,13 @@ import anyio
 import pytest
 from fastapi import FastAPI
 from httpx2 import Response
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from starlette.testclient import TestClient
 
 from app.db.admission import Admission, connect_timeout
 from app.db.errors import PoolExhaustedError
+from app.db.metrics import observe
 from app.db.session import Database
 from app.db.units import read_alone
 from tests.session import probe as notes
@@ -44,10 +48,13 @@ def wait_for_gauge(probe: TestClient, name: str, value: int) -> None:
 
 
 def gauges_of(probe: TestClient) -> dict[str, int]:
-    app = probe.app
-    assert isinstance(app, FastAPI)
-    database: Database = app.state.database
-    return database.gauges()["read"]
+    return database_of(probe).gauges()["read"]
+
+
+def database_of(client: TestClient) -> Database:
+    assert isinstance(client.app, FastAPI)
+    database: Database = client.app.state.database
+    return database
 
 
 def test_waiting_ends_with_503_within_the_pool_timeout(full_pool: TestClient) -> None:
@@ -80,6 +87,21 @@ def test_the_gauges_show_who_waits(full_pool: TestClient) -> None:
     assert gauges_of(full_pool)["waiting"] == 0
 
 
+def test_the_gauges_are_metrics(full_pool: TestClient) -> None:
+    reader = InMemoryMetricReader()
+    database = database_of(full_pool)
+    observe(database, MeterProvider([reader]))
+    found: dict[str, dict[str, int]] = {"read": {}, "write": {}}
+    measured = reader.get_metrics_data()
+    assert measured is not None
+    for metric in measured.resource_metrics[0].scope_metrics[0].metrics:
+        for point in json.loads(metric.to_json())["data"]["data_points"]:
+            pool = point["attributes"]["db.pool.name"]
+            found[pool][metric.name.removeprefix("db.pool.")] = point["value"]
+    assert found == database.gauges()
+    assert found["read"]["checked_out"] == 2
+
+
 def test_whoever_waits_gets_the_place_that_becomes_free(full_pool: TestClient) -> None:
     answers: list[Response] = []
 
@@ -99,10 +121,8 @@ def test_who_reads_alone_waits_for_a_place_and_gives_it_back(
     counts: list[int] = []
 
     def read() -> None:
-        app = full_pool.app
-        assert isinstance(app, FastAPI)
         assert full_pool.portal is not None
-        call, database = full_pool.portal.call, app.state.database
+        call, database = full_pool.portal.call, database_of(full_pool)
         counts.append(call(read_alone, database, notes.count_of, "note"))
 
     waiting = Thread(target=read)

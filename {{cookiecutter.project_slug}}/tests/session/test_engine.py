@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from sqlalchemy import exc, make_url, text
+from sqlalchemy import event, exc, make_url, text
 
 from app.config import PROJECT, ROOT, Settings
 from app.db import pool
@@ -60,6 +60,35 @@ async def test_a_connection_is_used_again(database: Database) -> None:
             await session.get(Note, 1)
     queue: Any = database.write_engine.pool
     assert queue.checkedin() == 1
+
+
+@pytest.mark.parametrize(("age", "is_replaced"), [(1e-9, 1), (1_800, 0), (0, 0)])
+async def test_an_old_connection_is_replaced(
+    notes_settings: Settings,
+    age: float,
+    is_replaced: bool,
+) -> None:
+    made: list[object] = []
+    recycling = notes_settings.model_copy(update={"database_pool_recycle": age})
+    async with Database(recycling) as database:
+        engine = database.read_engine
+        event.listen(engine.sync_engine, "connect", lambda *new: made.append(new))
+        for _ in range(2):
+            async with engine.connect() as connection:
+                await connection.scalar(text("SELECT 1"))
+    assert (len(made) > 1) == is_replaced
+
+
+@pytest.mark.parametrize("echo", [True, False])
+async def test_statements_are_logged_with_their_values_on_request(
+    notes_settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    echo: bool,
+) -> None:
+    settings = notes_settings.model_copy(update={"database_echo": echo})
+    async with Database(settings) as database, database.read() as session:
+        await session.scalar(text("SELECT :value"), {"value": "the value"})
+    assert ("the value" in caplog.text) is echo
 
 
 async def test_the_pool_itself_keeps_nobody_waiting_for_long(

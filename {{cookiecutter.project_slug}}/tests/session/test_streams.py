@@ -13,8 +13,7 @@ from app.main import create_app
 from tests.conftest import serve
 from tests.session import probe as notes
 from tests.session.conftest import TABLE
-from tests.session.test_admission import gauges_of, wait_for_gauge
-from tests.session.test_units import database_of
+from tests.session.test_admission import database_of, gauges_of, wait_for_gauge
 from tests.support import make_settings
 
 

@@ -8,7 +8,6 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from starlette.testclient import TestClient
@@ -22,6 +21,7 @@ from app.db.session import Database, WriteSession
 from app.db.units import in_background, serializable, write_alone
 from app.main import create_app
 from tests.session.probe import Note, NoteIn, add, count, session_of, unit
+from tests.session.test_admission import database_of
 
 
 class SerializationError(Exception):
@@ -32,12 +32,6 @@ class SerializationError(Exception):
 
 def failed() -> DBAPIError:
     return DBAPIError("SELECT", None, SerializationError())
-
-
-def database_of(client: TestClient) -> Database:
-    assert isinstance(client.app, FastAPI)
-    database: Database = client.app.state.database
-    return database
 
 
 def do(client: TestClient, way: Callable[..., Any], *args: Any) -> Any:

@@ -1,0 +1,67 @@
+"""Between two units, an endpoint that waits for others holds nothing (S15)."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import pytest
+from anyio import to_thread
+from fastapi import Request
+from starlette.testclient import TestClient
+
+from app.config import Settings
+from app.db.places import get_database
+from app.db.units import write_alone
+from app.main import create_app
+from app.routing import Router
+from tests.conftest import serve
+from tests.session import probe as notes
+from tests.session.conftest import TABLE
+from tests.session.test_admission import database_of
+
+router = Router()
+asked = Event()
+answered = Event()
+
+
+@router.post("/notes/{text}/ask")
+async def ask(request: Request, text: str) -> bool:
+    """Save a note, ask somebody slow, and rename it; or find that it has gone."""
+    database = get_database(request)
+    note = await write_alone(database, notes.save, notes.NoteIn(text=text))
+    asked.set()
+    await to_thread.run_sync(answered.wait, 10)
+    return await write_alone(database, notes.rename, note.id, f"{text}, answered")
+
+
+@pytest.fixture
+def narrow(notes_settings: Settings) -> Iterator[TestClient]:
+    """Give a client of an app with a single place to write."""
+    app = create_app(notes_settings.model_copy(update={"database_max_overflow": 0}))
+    app.include_router(router)
+    app.include_router(notes.router)
+    with serve(app, [TABLE]) as client:
+        yield client
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_what_was_read_before_a_long_call_is_looked_at_again(
+    narrow: TestClient, is_removed: bool
+) -> None:
+    asked.clear()
+    answered.clear()
+    with ThreadPoolExecutor() as threads:
+        asking = threads.submit(narrow.post, "/notes/question/ask")
+        try:
+            assert asked.wait(10)
+            database = database_of(narrow)
+            assert database.gauges()["write"]["checked_out"] == 0
+            assert narrow.get("/notes").json() == 1
+            # Others use the only connection meanwhile, and may change anything.
+            other = narrow.post("/notes", json={"text": "other"}).json()["id"]
+            assert narrow.portal is not None
+            if is_removed:
+                narrow.portal.call(write_alone, database, notes.remove, other - 1)
+        finally:
+            answered.set()
+        assert asking.result().json() is not is_removed
