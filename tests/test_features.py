@@ -15,7 +15,14 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tests.service import run
-from tests.template import COMBINATIONS, Answers, Bakery, difference, files_in
+from tests.template import (
+    COMBINATIONS,
+    ROOT,
+    Answers,
+    Bakery,
+    difference,
+    files_in,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +34,9 @@ WHOLE = (
     {**COMBINATIONS[-1], "example": False},
 )
 FEATURE = "tests/test_categories.py"
+# What the pages on sessions promise of that feature; the same in all variants.
+PROMISES = ROOT / "tests" / "category_sessions.py.txt"
+PROMISED = "tests/test_category_sessions.py"
 CHANGEABLE = "tests/test_migrations.py tests/session/test_dependencies.py"
 # What a page ends with, and what of it takes its time.
 CHECKS = {"pytest", "ruff check .", "ruff format --check .", "mypy"}
@@ -80,6 +90,15 @@ def insert(new: str, path: Path, place: str) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
+def include(module: Path, main: Path) -> None:
+    """Put a module's router beside the others."""
+    name = module.stem
+    origin = ".".join(module.relative_to(main.parent.parent).with_suffix("").parts)
+    new = f"from {origin} import router as {name}\n"
+    insert(new, main, "in order among the imports")
+    insert(f"    app.include_router({name})\n", main, "after the other routers")
+
+
 def delete(words: list[str], path: Path) -> None:
     """Delete the lines of a file that have one of the words; each has to be found."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -90,18 +109,21 @@ def delete(words: list[str], path: Path) -> None:
 
 def follow(
     page: str, project: Path, omitting: Set[str] = frozenset(), **settings: Any
-) -> None:
-    """Do in a project what a page of it says, in the page's order, to the checks.
+) -> list[str]:
+    """Do in a project what a page of it says, in order; return its last commands.
 
     A block of code belongs to the paragraph before it, which names its file.
     """
     text = ""
+    path = project
     commands: list[str] = []
     for token in MarkdownIt().parse((project / page).read_text(encoding="utf-8")):
         if token.type == "inline":
             text = " ".join(token.content.split())
             if step := re.fullmatch(r"`(\S+)`: (`.+`)", text):
                 delete(re.findall(r"`(.+?)`", step[2]), project / step[1])
+            elif step := re.match(r"Include its `router` in `(\S+)`", text):
+                include(path, project / step[1])
         elif token.type != "fence":
             continue
         elif token.info == "sh":
@@ -117,15 +139,20 @@ def follow(
             step = re.search(r"In `(\S+)`, (.+):$", text)
             assert step, text
             insert(token.content, project / step[1], step[2])
-    assert {*commands} == CHECKS
+    return commands
 
 
-def test_a_feature_is_added_as_the_page_says(
+def test_a_feature_is_added_as_the_pages_say(
     answers: Answers, rendering: Path, tools: dict[str, Any], tmp_path: Path
 ) -> None:
     project = shutil.copytree(rendering, tmp_path / "project")
-    chosen = "" if answers in WHOLE else f"{FEATURE} {CHANGEABLE}"
-    follow("docs/add-a-feature.md", project, PYTEST_ADDOPTS=chosen, **tools)
+    checks = follow("docs/add-a-feature.md", project, omitting=CHECKS, **tools)
+    assert {*checks} == CHECKS
+    for page in sorted((project / "docs" / "sessions").iterdir()):
+        follow(f"docs/sessions/{page.name}", project, **tools)
+    shutil.copy(PROMISES, project / PROMISED)
+    chosen = "" if answers in WHOLE else f"{FEATURE} {PROMISED} {CHANGEABLE}"
+    run(project, *BASH, "\n".join(checks), PYTEST_ADDOPTS=chosen, **tools)
 
 
 def test_the_example_is_taken_out_as_the_page_says(
@@ -136,7 +163,8 @@ def test_the_example_is_taken_out_as_the_page_says(
     whole = variant in (COMBINATIONS[0], COMBINATIONS[-1])
     omitting: Set[str] = set() if whole else SLOW_CHECKS
     tools = tools | {"PYTEST_ADDOPTS": "-p no:cacheprovider"}
-    follow("docs/remove-the-shop.md", project, omitting, **tools)
+    checks = follow("docs/remove-the-shop.md", project, omitting, **tools)
+    assert {*checks} == CHECKS
 
     found = files_in(project)
     without = files_in(bake(**variant, example=False))

@@ -39,16 +39,19 @@ FILES = {
     "app/db/admission.py",
     "app/db/base.py",
     "app/db/dependencies.py",
+    "app/db/discovery.py",
     "app/db/engine.py",
     "app/db/errors.py",
     "app/db/guards.py",
     "app/db/health.py",
+    "app/db/metrics.py",
     "app/db/migrations.py",
     "app/db/places.py",
     "app/db/pool.py",
     "app/db/repository.py",
     "app/db/session.py",
     "app/db/sqlite.py",
+    "app/db/timeouts.py",
     "app/db/units.py",
     "app/health.py",
     "app/logs.py",
@@ -60,6 +63,13 @@ FILES = {
     "app/streaming.py",
     "compose.yaml",
     "docs/add-a-feature.md",
+    "docs/sessions/background.md",
+    "docs/sessions/long-calls.md",
+    "docs/sessions/reading.md",
+    "docs/sessions/scripts.md",
+    "docs/sessions/serializable.md",
+    "docs/sessions/streaming.md",
+    "docs/sessions/writing.md",
     "migrations/env.py",
     "migrations/script.py.mako",
     "pyproject.toml",
@@ -74,9 +84,12 @@ FILES = {
     "tests/session/test_engine.py",
     "tests/session/test_errors.py",
     "tests/session/test_leaks.py",
+    "tests/session/test_long_calls.py",
+    "tests/session/test_outside.py",
     "tests/session/test_reading.py",
     "tests/session/test_repository.py",
     "tests/session/test_streams.py",
+    "tests/session/test_timeouts.py",
     "tests/session/test_units.py",
     "tests/support.py",
     "tests/test_health.py",
@@ -97,6 +110,7 @@ FILES_WITH: dict[tuple[str, str | bool], set[str]] = {
         "app/auth/router.py",
         "app/auth/tokens.py",
         "app/orders/__init__.py",
+        "app/orders/fulfilment.py",
         "app/orders/models.py",
         "app/orders/repository.py",
         "app/orders/router.py",
@@ -108,6 +122,8 @@ FILES_WITH: dict[tuple[str, str | bool], set[str]] = {
         "app/products/router.py",
         "app/products/schemas.py",
         "app/products/service.py",
+        "app/scripts/__init__.py",
+        "app/scripts/fulfil_orders.py",
         "app/users/__init__.py",
         "app/users/models.py",
         "app/users/repository.py",
@@ -119,6 +135,7 @@ FILES_WITH: dict[tuple[str, str | bool], set[str]] = {
         "migrations/versions/0001_shop.py",
         "tests/factories.py",
         "tests/test_auth.py",
+        "tests/test_fulfilment.py",
         "tests/test_orders.py",
         "tests/test_products.py",
         "tests/test_transfers.py",
@@ -185,6 +202,17 @@ def test_no_trace_of_the_template_is_left(rendering: Path) -> None:
             tokens = tokenize.tokenize(BytesIO(content).readline)
             pieces = [each.string for each in tokens if not F_STRING.match(each.string)]
         assert [piece for piece in pieces if LEFT_OVER.search(piece)] == [], name
+
+
+def test_links_lead_to_files_and_the_readme_links_to_each_page(rendering: Path) -> None:
+    linked: dict[Path, set[Path]] = {}
+    for page in rendering.resolve().rglob("*.md"):
+        links = re.findall(r"\]\(([\w./-]+)\)", page.read_text(encoding="utf-8"))
+        linked[page] = {(page.parent / link).resolve() for link in links}
+    for paths in linked.values():
+        assert [path for path in paths if not path.exists()] == []
+    readme = rendering.resolve() / "README.md"
+    assert linked.keys() - {readme} == linked[readme]
 
 
 def test_data_files_parse(rendering: Path) -> None:
