@@ -22,7 +22,8 @@ PASSWORD = "correct horse"
 UVICORN = (sys.executable, "-m", "uvicorn", "app.main:app")
 # What our own environment must not decide for a project.
 THEIRS = (
-    *("CORS_", "DATABASE_", "ENVIRONMENT", "LOG_", "MAX_", "SECRET_", "TOKEN_"),
+    *("CORS_", "DATABASE_", "ENVIRONMENT", "FASTAPI_", "LOG_", "MAX_", "OTEL_"),
+    *("SECRET_", "TOKEN_"),
     *("ALEMBIC_", "MYPY", "PYTEST_", "PYTHON", "TEST_", "UVICORN_", "VIRTUAL_ENV"),
 )
 

@@ -35,11 +35,18 @@ from tests.service import (
     token_of_somebody_new,
     wait_until,
 )
-from tests.template import COMBINATIONS, SLUG, Bakery, name_of
+from tests.template import COMBINATIONS, SLUG, SWITCHES, Answers, Bakery, name_of
 
 pytestmark = pytest.mark.slow
 
+MIGRATE = (sys.executable, "-m", "alembic", "upgrade", "head")
 POOL_SIZE = 5
+# Of any two switches, each choice of one meets each of the other.
+PAIRS = [
+    each
+    for each in COMBINATIONS
+    if sum(each[switch] != SWITCHES[switch][0] for switch in SWITCHES) in {0, 3}
+]
 # What is slow on a busy machine is not wrong.
 PATIENTLY = {"DATABASE_POOL_TIMEOUT": PATIENCE, "DATABASE_RETRY_DEADLINE": PATIENCE}
 ADA = "ada@example.com"
@@ -149,8 +156,7 @@ OpenShop = Callable[..., AbstractContextManager[Shop]]
 def stocked(bake: Bakery, server: Server) -> str:
     """The URL of a database to copy: migrated, with two products and the trigger."""
     url = server.create_database()
-    migrate = (sys.executable, "-m", "alembic", "upgrade", "head")
-    run(bake(**COMBINATIONS[0], example=True), *migrate, DATABASE_URL=url)
+    run(bake(**COMBINATIONS[0], example=True), *MIGRATE, DATABASE_URL=url)
     server.execute(SLOW_OR_FAILING_COMMIT, url)
     return url
 
@@ -540,26 +546,37 @@ def test_orders_of_the_same_products_do_not_block_each_other(
         assert_is_whole(shop)
 
 
-def transfers_until(end: float, users: list[Somebody], number: int) -> Counter[int]:
-    """Give money from one user to another until it ends; count the statuses."""
+def give(end: float, most: int, users: list[Somebody], number: int) -> Counter[int]:
+    """Give money from one user to another until the end; count the statuses."""
     answers = Counter[int]()
     random = Random(number)
-    while time.monotonic() < end and answers.total() < 200:
+    while time.monotonic() < end and answers.total() < most:
         sender, recipient = random.sample(users, 2)
         given = transfer(sender.client, recipient.email, random.randint(1, 9_000))
         answers[given.status_code] += 1
     return answers
 
 
-def test_no_transfer_is_lost_made_twice_or_fails(open_shop: OpenShop) -> None:
+@pytest.mark.parametrize(
+    ("combination", "most"),
+    [(each, 10_000 if each in PAIRS else 2) for each in COMBINATIONS],
+    ids=map(name_of, COMBINATIONS),
+)
+def test_no_transfer_is_lost_made_twice_or_fails(
+    combination: Answers, most: int, bake: Bakery, server: Server, stocked: str
+) -> None:
+    project = bake(**combination, example=True)
     with (
-        open_shop(**PATIENTLY) as shop,
+        opened(project, server, stocked, **PATIENTLY) as shop,
         ThreadPoolExecutor(50) as threads,
     ):
         users = [somebody(shop) for _ in range(4)]
-        give = partial(transfers_until, time.monotonic() + 5, users)
-        answers = sum(threads.map(give, range(50)), Counter[int]())
+        giving = partial(give, time.monotonic() + 10, most, users)
+        answers = sum(threads.map(giving, range(50)), Counter[int]())
+        retries = shop.service.log.count("others were in the way")
+        print(name_of(combination), dict(answers), "retries:", retries)
         assert answers.keys() == {201, 409}, answers
+        assert retries, "nobody was in the way of anybody"
         assert shop.sql("SELECT count(*) FROM transfers") == [(answers[201],)]
         assert shop.sql("SELECT sum(balance) FROM users") == [(40_000,)]
         assert shop.sql(WRONG_BALANCES) == []
