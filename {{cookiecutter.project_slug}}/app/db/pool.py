@@ -63,13 +63,15 @@ def connect_in_time(
         except Exception as error:
             failure = error
         for url, arguments in stand_ins:
-            logger.warning("the replica cannot be reached, the primary stands in")
+            logger.warning("the replica fails, the primary stands in: %r", failure)
             args, kwargs = dialect.create_connect_args(url)
-            entry.info["stands in since"] = time.monotonic()
             try:
-                return dialect.connect(*args, **kwargs | arguments | timeout)
+                connection = dialect.connect(*args, **kwargs | arguments | timeout)
             except Exception as error:
                 failure = error
+            else:
+                entry.info["stands in since"] = time.monotonic()
+                return connection
         raise DatabaseUnavailableError("cannot connect") from failure
 
 
