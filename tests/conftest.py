@@ -13,13 +13,38 @@ from hypothesis import settings
 from pytest_cookies.plugin import Cookies
 
 from tests.postgres import Keeper, Server, ask_for_url
-from tests.template import COMBINATIONS, Answers, Bakery, name_of
+from tests.template import COMBINATIONS, PAIRS, Answers, Bakery, name_of
 
 KEEPER = pytest.StashKey[Keeper]()
 ADDRESS = pytest.StashKey[tuple[int, bytes]]()
 
 settings.register_profile("template", deadline=None)
 settings.load_profile("template")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what runs the slow tests on all variants rather than on the six."""
+    described = "run slow tests on all 16 variants, not only on those in PAIRS"
+    parser.addoption("--all-variants", action="store_true", help=described)
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Leave the other ten variants out of the slow tests, unless all are asked for."""
+    if config.getoption("all_variants"):
+        return
+    left_out = [each for each in items if is_slow_with_another_variant(each)]
+    items[:] = [each for each in items if not is_slow_with_another_variant(each)]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def is_slow_with_another_variant(item: pytest.Item) -> bool:
+    """Whether a test is slow, and has a parameter that is none of the six variants."""
+    if not item.get_closest_marker("slow") or not hasattr(item, "callspec"):
+        return False
+    parameters = item.callspec.params.values()
+    return any(each in COMBINATIONS and each not in PAIRS for each in parameters)
 
 
 def pytest_configure(config: pytest.Config) -> None:

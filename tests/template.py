@@ -29,6 +29,13 @@ COMBINATIONS: list[dict[str, Any]] = [
     for choices in itertools.product(*SWITCHES.values())
 ]
 
+# Six variants in which each choice of a switch meets each choice of any other.
+PAIRS = [
+    each
+    for each in COMBINATIONS
+    if sum(each[switch] != SWITCHES[switch][0] for switch in SWITCHES) in {0, 3, 4}
+]
+
 
 def name_of(answers: Answers) -> str:
     """Return a readable name of a variant: async-sqlalchemy-auto-repository."""

@@ -35,18 +35,12 @@ from tests.service import (
     token_of_somebody_new,
     wait_until,
 )
-from tests.template import COMBINATIONS, SLUG, SWITCHES, Answers, Bakery, name_of
+from tests.template import COMBINATIONS, PAIRS, SLUG, Answers, Bakery, name_of
 
 pytestmark = pytest.mark.slow
 
 MIGRATE = (sys.executable, "-m", "alembic", "upgrade", "head")
 POOL_SIZE = 5
-# Of any two switches, each choice of one meets each of the other.
-PAIRS = [
-    each
-    for each in COMBINATIONS
-    if sum(each[switch] != SWITCHES[switch][0] for switch in SWITCHES) in {0, 3}
-]
 # What is slow on a busy machine is not wrong.
 PATIENTLY = {"DATABASE_POOL_TIMEOUT": PATIENCE, "DATABASE_RETRY_DEADLINE": PATIENCE}
 ADA = "ada@example.com"
