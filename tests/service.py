@@ -34,7 +34,9 @@ def environment_with(**settings: object) -> dict[str, str]:
     Nothing is written beside the sources: renderings stay as they were rendered.
     """
     ours = {key: val for key, val in os.environ.items() if not key.startswith(THEIRS)}
-    settings = {"PYTHONDONTWRITEBYTECODE": 1, "PYTHONUTF8": 1} | settings
+    # Of what is installed beside them, schemathesis would make each pytest slower.
+    ours_alone = {"PYTEST_ADDOPTS": "-p no:schemathesis"}
+    settings = {"PYTHONDONTWRITEBYTECODE": 1, "PYTHONUTF8": 1} | ours_alone | settings
     return ours | {name: str(value) for name, value in settings.items()}
 
 
@@ -119,7 +121,9 @@ class Service:
         options: dict[str, Any] = {"timeout": PATIENCE, "trust_env": False}
         if token:
             options["headers"] = {"Authorization": f"Bearer {token}"}
-        client = Client(base_url=self.url, limits=Limits(), **options)
+        # It must not use a connection again when uvicorn, after five seconds, closes it.
+        limits = Limits(keepalive_expiry=2)
+        client = Client(base_url=self.url, limits=limits, **options)
         return self._clients.enter_context(client)
 
     def signal(self, which: signal.Signals) -> None:
@@ -167,6 +171,11 @@ class Service:
             self._log.close()
 
     def _has_spoken_or_ended(self) -> bool:
-        if spoken := re.search(r"Uvicorn running on (http://\S+)", self.log):
+        if self._process.poll() is not None:
+            return True
+        log = self.log
+        if spoken := re.search(r"Uvicorn running on (http://\S+)", log):
             self.url = spoken[1]
-        return bool(self.url) or self._process.poll() is not None
+        # Where there are several workers, that is said before one of them listens.
+        workers = int(str(self._settings.get("UVICORN_WORKERS", 0)))
+        return bool(self.url) and log.count("startup complete") >= workers

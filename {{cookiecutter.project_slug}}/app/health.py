@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from app.problems import problem_responses
 from app.routing import Router
 
 router = Router(prefix="/health", tags=["health"])
@@ -15,7 +16,7 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-@router.get("/live")
+@router.get("/live", responses=problem_responses())
 async def live() -> Health:
     """Answer as long as the process can: no database, no thread."""
     return Health()

@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from app.db.errors import BUSY, EXHAUSTED, DatabaseError, describe
 from app.logs import current_route, logger
@@ -100,16 +102,29 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 async def _answer_problem(request: Request, error: ProblemError) -> Response:
-    if error.status >= 500:
+    # 505 is the client's mistake.
+    if 500 <= error.status < 505:
         logger.error("%s: %s", current_route(), error.detail, exc_info=error)
     return ProblemResponse(
         request, error.status, error.detail, type=error.type, headers=error.headers
     )
 
 
+def _allowed_methods(request: Request, path: str) -> set[str]:
+    # The route that refuses knows its own methods only, not all of its path.
+    contexts = iter_route_contexts(request.app.routes)
+    routes = [each.original_route for each in contexts]
+    same = [each for each in routes if isinstance(each, Route) and each.path == path]
+    return {method for each in same for method in each.methods or ()}
+
+
 async def _answer_http_exception(request: Request, error: HTTPException) -> Response:
+    headers = error.headers
+    route = request.scope.get("route")
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and route:
+        headers = {"Allow": ", ".join(sorted(_allowed_methods(request, route.path)))}
     return ProblemResponse(
-        request, error.status_code, str(error.detail), headers=error.headers
+        request, error.status_code, str(error.detail), headers=headers
     )
 
 
