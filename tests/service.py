@@ -121,7 +121,7 @@ class Service:
         options: dict[str, Any] = {"timeout": PATIENCE, "trust_env": False}
         if token:
             options["headers"] = {"Authorization": f"Bearer {token}"}
-        # It must not use a connection again when uvicorn, after five seconds, closes it.
+        # No connection is used again when uvicorn, after five seconds, may close it.
         limits = Limits(keepalive_expiry=2)
         client = Client(base_url=self.url, limits=limits, **options)
         return self._clients.enter_context(client)
