@@ -130,6 +130,21 @@ class Cluster:
             self._process.wait()
         self._process = None
 
+    def cut_power(self) -> None:
+        """End all of the server's processes at one moment, with no time for anything.
+
+        Its backends would go on without their parent, and answer, for a while. Linux
+        only.
+        """
+        assert self._process is not None
+        pid = self._process.pid
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(pid, os.WUNTRACED)  # From now on it starts no others.
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+        self.stop(signal.SIGKILL)
+
     def remove(self) -> None:
         """Stop the server and remove all that it has stored."""
         self.stop(signal.SIGQUIT)
@@ -178,7 +193,7 @@ class Cluster:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    *self._guard(),
+                    *guard(self._identity()),
                     self.programs / "postgres",
                     *("-D", self.data, "-p", str(self.port)),
                     *(f"--{setting}" for setting in self.settings),
@@ -196,15 +211,6 @@ class Cluster:
             time.sleep(0.02)
         self.stop(signal.SIGQUIT)
         return False
-
-    def _guard(self) -> list[str]:
-        """Return what ends a command with the thread that starts it, if it is here."""
-        guard = ["setpriv", "--pdeathsig", "QUIT"]
-        try:
-            self._run(*guard, "true")
-        except (OSError, PostgresError):
-            return []
-        return guard
 
     def _runnable(self, folder: Path) -> Path:
         """Return the folder of programs, or a copy that the account can enter."""
@@ -240,13 +246,7 @@ class Cluster:
         """Return how the programs run: as the account, deaf to our environment."""
         environment = {"LC_ALL": "C", "PATH": os.environ["PATH"]}
         environment["PGPASSWORD"] = self._password
-        identity: dict[str, Any] = {"cwd": self.home, "env": environment}
-        if self.account:
-            import pwd  # Windows has none, and no such account.
-
-            group = pwd.getpwnam(self.account).pw_gid
-            identity |= {"user": self.account, "group": group, "extra_groups": []}
-        return identity
+        return {"cwd": self.home, "env": environment} | run_as(self.account)
 
 
 class Replica(Cluster):
@@ -349,6 +349,26 @@ def connected(address: tuple[int, bytes]) -> Connection[Any, Any]:
 def unprivileged_account() -> str | None:
     """Return who runs the server instead of root, whom PostgreSQL refuses."""
     return "nobody" if hasattr(os, "geteuid") and os.geteuid() == 0 else None
+
+
+def run_as(account: str | None) -> dict[str, Any]:
+    """Return the arguments with which `subprocess` runs a command as an account."""
+    if account is None:
+        return {}
+    import pwd  # Windows has none, and no such account.
+
+    group = pwd.getpwnam(account).pw_gid
+    return {"user": account, "group": group, "extra_groups": []}
+
+
+def guard(identity: dict[str, Any]) -> list[str]:
+    """Return what ends a command with the thread that starts it, if it is here."""
+    guard = ["setpriv", "--pdeathsig", "QUIT"]
+    try:
+        subprocess.run([*guard, "true"], check=True, capture_output=True, **identity)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return guard
 
 
 def shared_memory() -> Path | None:
