@@ -1,6 +1,7 @@
 """What surrounds every request: its id, the last answer to an error, the size limit."""
 
 import re
+from asyncio import CancelledError
 from http import HTTPStatus
 from uuid import uuid4
 
@@ -56,6 +57,18 @@ class RequestMiddleware:
                 await answer(scope, receive, send_with_id)
             else:
                 await self.app(scope, receive, send_with_id)
+        except CancelledError:
+            # At its end, the server waits for requests no longer than it is told to.
+            if not started:
+                answer = ProblemResponse(
+                    request,
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    "The service is shutting down. Try again.",
+                    type="shutting-down",
+                    headers={"Retry-After": "5"},
+                )
+                await answer(scope, receive, send_with_id)
+            raise
         except Exception:
             logger.exception("%s failed", current_route())
             if started:
