@@ -42,6 +42,7 @@ FILES = {
     "app/db/discovery.py",
     "app/db/engine.py",
     "app/db/errors.py",
+    "app/db/failures.py",
     "app/db/guards.py",
     "app/db/health.py",
     "app/db/metrics.py",

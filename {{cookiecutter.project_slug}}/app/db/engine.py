@@ -12,6 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 {% endif %}
 
 from app.config import PROJECT, Settings
+from app.db.failures import refuse_to_commit_failures
 {% if cookiecutter.io == 'async' %}
 from app.db.pool import connect_in_time, replace_dead_connections, warn_when_held_long
 {% else %}
@@ -69,6 +70,7 @@ def make_engine(
 {% endif %}
     if settings.database_pooler == "transaction":
         _set_parameters_in_each_transaction(engine.sync_engine, settings)
+    refuse_to_commit_failures(engine.sync_engine)
     replace_dead_connections(engine.sync_engine)
     warn_when_held_long(engine.sync_engine, settings)
     return engine

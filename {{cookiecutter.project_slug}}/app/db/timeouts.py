@@ -25,11 +25,11 @@ _PARAMETERS = {
 def timeout_parameters(**seconds: Unpack[Timeouts]) -> dict[str, str]:
     """Return the parameters that set these timeouts.
 
-    Raises `ValueError` if one is negative.
+    Raises `ValueError` if one is negative, or longer than a day.
     """
     given: dict[str, Any] = {**seconds}
-    if any(value < 0 for value in given.values()):
-        raise ValueError("a timeout is not negative")
+    if not all(0 <= value <= 86_400 for value in given.values()):
+        raise ValueError("a timeout has 0 to 86,400 seconds")
     # PostgreSQL counts whole milliseconds, and takes 0 for none as well.
     return {_PARAMETERS[name]: str(ceil(given[name] * 1_000)) for name in given}
 

@@ -5,18 +5,19 @@
 import threading
 {% if cookiecutter.io == 'async' %}
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext, suppress
 
 from anyio import to_thread
 {% else %}
 from collections.abc import Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext, suppress
 
 {% endif %}
 from fastapi import BackgroundTasks, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from sqlalchemy import CheckConstraint, ForeignKey, func, insert, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from app.db.dependencies import ReadDep, SnapshotDep, StreamDep, WriteDep
@@ -171,6 +172,22 @@ async def raise_inside(db: WriteDep, note: NoteIn, status: int) -> None:
     async with unit(db) as session:
         await add(session, note)
         raise HTTPException(status) if status else RuntimeError("a bug")
+
+
+async def fail(session: WriteSession, in_savepoint: bool) -> None:
+    """Run a statement that fails."""
+    async with session.begin_nested() if in_savepoint else nullcontext():
+        connection = await session.connection()
+        await connection.execute(text("SELECT no_such_column"))
+
+
+@router.post("/careless", status_code=201)
+async def go_on(db: WriteDep, note: NoteIn, in_savepoint: bool) -> None:
+    """Save a note, whatever became of another statement."""
+    async with unit(db) as session:
+        await add(session, note)
+        with suppress(DBAPIError):
+            await fail(session, in_savepoint)
 
 
 @router.post("/undecided/{status}", response_model=None)

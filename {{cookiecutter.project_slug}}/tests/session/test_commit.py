@@ -76,6 +76,18 @@ def test_a_returned_error_saves_nothing_undecided(
     assert count(probe) == 0
 
 
+def test_what_goes_on_after_a_failed_statement_is_not_taken_for_saved(
+    probe: TestClient,
+) -> None:
+    answer = probe.post("/notes/careless?in_savepoint=false", json={})
+    assert answer.status_code == 500
+    assert count(probe) == 0
+    # A savepoint makes it good, and no connection has suffered.
+    answer = probe.post("/notes/careless?in_savepoint=true", json={})
+    assert answer.status_code == 201
+    assert count(probe) == 1
+
+
 {% if cookiecutter.commit == 'auto' and cookiecutter.pattern == 'repository' %}
 def test_the_session_commits_what_nobody_else_has(probe: TestClient) -> None:
     assert probe.post("/notes/undecided/200", json={}).status_code == 200
