@@ -7,22 +7,15 @@ holds a thread, a place or a connection.
 {% if cookiecutter.io == 'async' %}
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Concatenate, ParamSpec, TypeVar
-
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_before_delay,
-    stop_never,
-    wait_random_exponential,
-)
 {% else %}
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+{% endif %}
 from typing import Concatenate, ParamSpec, TypeVar
 
+{% if cookiecutter.io == 'sync' %}
 from anyio import to_thread
+{% endif %}
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -31,7 +24,6 @@ from tenacity import (
     stop_never,
     wait_random_exponential,
 )
-{% endif %}
 
 from app.db.admission import Admission
 from app.db.errors import is_retryable
