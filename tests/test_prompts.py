@@ -20,7 +20,6 @@ from typing import Any
 import pytest
 import yaml
 from cookiecutter.generate import generate_context
-from cookiecutter.main import cookiecutter
 from cookiecutter.prompt import prompt_for_config
 from cookiecutter.utils import create_env_with_context
 from hypothesis import Phase, given, settings
@@ -29,6 +28,7 @@ from jinja2 import Environment, Template
 from markdown_it import MarkdownIt
 from pytest_cookies.plugin import Cookies
 
+from tests import template
 from tests.service import run
 from tests.template import (
     COMBINATIONS,
@@ -39,7 +39,6 @@ from tests.template import (
     Bakery,
     environment,
     files_in,
-    settings_in,
 )
 
 PATH_OF_HOOK = ROOT / "hooks" / "pre_gen_project.py"
@@ -208,14 +207,7 @@ def as_typed(text: str) -> str:
 def render(folder: Path, texts: Mapping[str, str], **answers: Any) -> Path:
     """Return the project that cookiecutter itself renders into a folder."""
     typed = {prompt: as_typed(text) for prompt, text in texts.items()}
-    project: str = cookiecutter(
-        str(ROOT),
-        no_input=True,
-        extra_context=typed | answers,
-        output_dir=str(folder),
-        config_file=str(settings_in(folder)),
-    )
-    return Path(project)
+    return template.render(typed | answers, folder)
 
 
 @pytest.mark.parametrize(

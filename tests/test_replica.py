@@ -324,21 +324,29 @@ def locked_on_both(shop: Shop) -> Iterator[None]:
         yield
 
 
-def test_the_primary_stands_in_for_a_replica_that_is_silent(
-    open_shop: OpenShop,
-) -> None:
-    timeout = 4  # Less than connecting may take: the replica gets half of it.
+@contextmanager
+def burst_of_reads(
+    open_shop: OpenShop, timeout: int, **settings: Any
+) -> Iterator[tuple[Shop, Client, list[Response]]]:
+    """Read twenty times at once in a shop whose replica is silent."""
     with (
         silent_server() as address,
         open_shop(
             DATABASE_REPLICA_URL=f"postgresql://nobody:nothing@{address}/nowhere",
             DATABASE_POOL_TIMEOUT=timeout,
-            **FALLBACK,
+            **settings,
         ) as shop,
         ThreadPoolExecutor(20) as threads,
     ):
         client = shop.service.client()
-        burst = list(threads.map(read, [client] * 20))
+        yield shop, client, list(threads.map(read, [client] * 20))
+
+
+def test_the_primary_stands_in_for_a_replica_that_is_silent(
+    open_shop: OpenShop,
+) -> None:
+    timeout = 4  # Less than connecting may take: the replica gets half of it.
+    with burst_of_reads(open_shop, timeout, **FALLBACK) as (shop, client, burst):
         assert Counter(each.status_code for each in burst) == {200: 20}
         assert max(each.elapsed.total_seconds() for each in burst) < timeout
         assert 1 <= warnings_in(shop) <= POOL_SIZE
@@ -349,16 +357,7 @@ def test_without_fallback_a_silent_replica_is_given_up_in_time(
     open_shop: OpenShop,
 ) -> None:
     timeout = 2
-    with (
-        silent_server() as address,
-        open_shop(
-            DATABASE_REPLICA_URL=f"postgresql://nobody:nothing@{address}/nowhere",
-            DATABASE_POOL_TIMEOUT=timeout,
-        ) as shop,
-        ThreadPoolExecutor(20) as threads,
-    ):
-        client = shop.service.client()
-        burst = list(threads.map(read, [client] * 20))
+    with burst_of_reads(open_shop, timeout) as (_, client, burst):
         assert Counter(each.status_code for each in burst) == {503: 20}
         # Who gets a place at last has two seconds to connect, as libpq will have it.
         assert max(each.elapsed.total_seconds() for each in burst) < timeout + 2 + 2
