@@ -83,8 +83,7 @@ SAVEPOINT = """\
             async with session.begin_nested():
                 price ="""
 CORE = """\
-            with committing():
-                await connection.commit()
+            await connection.commit()
 """
 
 MUTANTS = [
@@ -290,9 +289,9 @@ MUTANTS = [
     Mutant(
         "an unknown outcome is told as a refusal",
         AUTO,
-        "app/db/errors.py",
-        'raise CommitOutcomeUnknownError("connection lost in COMMIT") from error',
-        "raise",
+        "app/db/failures.py",
+        'raise CommitOutcomeUnknownError("connection lost in COMMIT")',
+        "return",
         ERRORS,
     ),
     # S10: timeouts

@@ -31,6 +31,7 @@ SEAMS: dict[str, set[str]] = {
         "app/auth/dependencies.py",
         "app/db/dependencies.py",
         "app/db/engine.py",
+        "app/db/failures.py",
         "app/db/health.py",
         "app/db/pool.py",
         "app/db/repository.py",
@@ -181,6 +182,7 @@ ASYNC_IN_BOTH = {
 ASK_FOR_IO = {
     "README.md",
     "app/db/engine.py",
+    "app/db/failures.py",
     "app/db/health.py",
     "app/db/pool.py",
     "app/db/session.py",

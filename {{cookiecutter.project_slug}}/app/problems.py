@@ -166,5 +166,5 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.exception_handler(ProblemError)(_answer_problem)
     app.exception_handler(HTTPException)(_answer_http_exception)
     app.exception_handler(RequestValidationError)(_answer_validation_error)
-    for error_class in (DatabaseError, SQLAlchemyError, ConnectionError):
+    for error_class in (DatabaseError, SQLAlchemyError):
         app.exception_handler(error_class)(_answer_database_error)

@@ -12,17 +12,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 {% endif %}
 
 from app.config import PROJECT, Settings
-from app.db.failures import refuse_to_commit_failures
-{% if cookiecutter.io == 'async' %}
+from app.db.failures import tell_failures_apart
 from app.db.pool import connect_in_time, replace_dead_connections, warn_when_held_long
-{% else %}
-from app.db.pool import (
-    connect_in_time,
-    notice_broken_connections,
-    replace_dead_connections,
-    warn_when_held_long,
-)
-{% endif %}
 from app.db.sqlite import prepare_sqlite
 from app.db.timeouts import set_local, timeout_parameters
 
@@ -65,12 +56,9 @@ def make_engine(
         url, options["connect_args"] = targets[0]
         engine = create_async_engine(url, **options)
         connect_in_time(engine.sync_engine, settings, *targets[1:])
-{% if cookiecutter.io == 'sync' %}
-        notice_broken_connections(engine)
-{% endif %}
     if settings.database_pooler == "transaction":
         _set_parameters_in_each_transaction(engine.sync_engine, settings)
-    refuse_to_commit_failures(engine.sync_engine)
+    tell_failures_apart(engine.sync_engine)
     replace_dead_connections(engine.sync_engine)
     warn_when_held_long(engine.sync_engine, settings)
     return engine

@@ -1,7 +1,5 @@
 """What a database error means to a client: one map, by SQLSTATE (S17)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import exc
@@ -112,21 +110,8 @@ def is_check_violation(error: BaseException) -> bool:
 
 
 def is_connection_lost(error: BaseException) -> bool:
-    """Whether the connection broke, so that nobody heard what became of it."""
-    if isinstance(error, exc.DBAPIError):
-        return error.connection_invalidated
-    return isinstance(error, ConnectionError)
-
-
-@contextmanager
-def committing() -> Iterator[None]:
-    """Raise `CommitOutcomeUnknownError` if the connection breaks meanwhile."""
-    try:
-        yield
-    except (exc.DBAPIError, ConnectionError) as error:
-        if is_connection_lost(error):
-            raise CommitOutcomeUnknownError("connection lost in COMMIT") from error
-        raise
+    """Whether the connection broke before the COMMIT: nothing is saved."""
+    return isinstance(error, exc.DBAPIError) and error.connection_invalidated
 
 
 def is_retryable(error: BaseException) -> bool:

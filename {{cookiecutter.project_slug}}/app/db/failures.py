@@ -1,30 +1,60 @@
-"""A transaction in which a statement has failed is not committed."""
+"""What a failure makes of a transaction: given up, lost, or nobody knows."""
+
+{% if cookiecutter.io == 'sync' %}
+from typing import Any
+{% endif %}
+from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import ExceptionContext
+{% if cookiecutter.io == 'async' %}
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
+{% else %}
 from sqlalchemy.exc import PendingRollbackError
+{% endif %}
 
-_FAILED = "a statement failed"
+from app.db.errors import CommitOutcomeUnknownError
 
 
-def refuse_to_commit_failures(engine: Engine) -> None:
-    """Make a COMMIT after a failed statement raise `PendingRollbackError` (S1).
+def tell_failures_apart(engine: Engine) -> None:
+    """Make errors say what became of the transaction (S1, S9).
 
-    PostgreSQL has given such a transaction up, and answers COMMIT with a ROLLBACK that
-    no driver speaks of. SQLite would save the rest, and is to behave the same. Taking
-    back the savepoint in which it failed makes it good.
+    COMMIT after a failed statement raises `PendingRollbackError`: PostgreSQL has given
+    such a transaction up, and answers COMMIT with a ROLLBACK that no driver speaks of.
+    SQLite would save the rest, and is to behave the same. Taking back the savepoint in
+    which it failed makes it good.
+
+    A COMMIT that loses its connection raises `CommitOutcomeUnknownError`.
     """
+    failed = WeakKeyDictionary[Connection, Exception | None]()
+    committing = WeakSet[Connection]()
 
     @event.listens_for(engine, "handle_error")
     def handle_error(context: ExceptionContext) -> None:
-        if context.connection is not None and not context.is_disconnect:
-            context.connection.info[_FAILED] = context.sqlalchemy_exception
+        connection, error = context.connection, context.original_exception
+        if connection is None or connection.invalidated:
+            return
+        if _is_lost(context):
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = False
+        if not context.is_disconnect:
+            failed[connection] = context.sqlalchemy_exception
+        elif not isinstance(error, Exception):
+            return  # It is being cancelled.
+        elif connection in committing:
+            raise CommitOutcomeUnknownError("connection lost in COMMIT")
+{% if cookiecutter.io == 'async' %}
+        elif context.sqlalchemy_exception is None:
+            raise DBAPIError(
+                context.statement, None, error, connection_invalidated=True
+            )
+{% endif %}
 
     @event.listens_for(engine, "begin")
     @event.listens_for(engine, "rollback")
     def forget(connection: Connection) -> None:
-        if not connection.invalidated:
-            connection.info.pop(_FAILED, None)
+        failed.pop(connection, None)
+        committing.discard(connection)
 
     @event.listens_for(engine, "rollback_savepoint")
     def forget_part(connection: Connection, _name: str, _context: None) -> None:
@@ -32,10 +62,24 @@ def refuse_to_commit_failures(engine: Engine) -> None:
 
     @event.listens_for(engine, "commit")
     def commit(connection: Connection) -> None:
-        if connection.invalidated or _FAILED not in connection.info:
-            return
-        # Raising keeps SQLAlchemy from doing so, and the connection is not to go back
-        # to the pool like that.
-        connection.dialect.do_rollback(connection.connection)
-        error = connection.info.pop(_FAILED)
-        raise PendingRollbackError("a statement failed: roll back") from error
+        if connection in failed:
+            # Raising keeps SQLAlchemy from doing so, and the connection is not to go
+            # back to the pool like that.
+            connection.dialect.do_rollback(connection.connection)
+            error = failed.pop(connection)
+            raise PendingRollbackError("a statement failed: roll back") from error
+        committing.add(connection)
+
+
+{% if cookiecutter.io == 'async' %}
+def _is_lost(context: ExceptionContext) -> bool:
+    # asyncpg passes on what its socket raises, which SQLAlchemy does not know.
+    return isinstance(context.original_exception, ConnectionError)
+{% else %}
+def _is_lost(context: ExceptionContext) -> bool:
+    # SQLAlchemy knows some of libpq's own errors, by their text. What the server says
+    # has an SQLSTATE.
+    error: Any = context.original_exception
+    is_operational = isinstance(error, context.dialect.loaded_dbapi.OperationalError)
+    return is_operational and getattr(error, "sqlstate", "") is None
+{% endif %}

@@ -8,11 +8,7 @@ import time
 from typing import Any
 
 from sqlalchemy import URL, Engine, event
-{% if cookiecutter.io == 'async' %}
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
-{% else %}
-from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect, ExceptionContext
-{% endif %}
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -104,26 +100,10 @@ def replace_dead_connections(engine: Engine) -> None:
         if _is_suspect(connection) or time.monotonic() - idle_since > PING_AFTER:
             try:
                 engine.dialect.do_ping(connection)
-            except engine.dialect.loaded_dbapi.Error as error:
+            except (engine.dialect.loaded_dbapi.Error, ConnectionError) as error:
                 raise DisconnectionError("died while it was idle") from error
 
 
-{% if cookiecutter.io == 'sync' %}
-def notice_broken_connections(engine: Engine) -> None:
-    """Take an error of libpq's own for what it is: the connection is of no use."""
-
-    @event.listens_for(engine, "handle_error")
-    def handle_error(context: ExceptionContext) -> None:
-        # SQLAlchemy knows some of them, by their text. What the server says has an
-        # SQLSTATE.
-        error: Any = context.original_exception
-        driver_error = engine.dialect.loaded_dbapi.OperationalError
-        if isinstance(error, driver_error) and error.sqlstate is None:
-            context.is_disconnect = True
-            context.invalidate_pool_on_disconnect = False
-
-
-{% endif %}
 {% if cookiecutter.io == 'async' %}
 def _is_suspect(connection: Any) -> bool:
     # The event loop hears of the end of a connection while nobody uses it.

@@ -45,7 +45,6 @@ from app.db.changes import refuse_forgotten_commit
 {% endif %}
 from app.db.discovery import import_models
 from app.db.engine import make_engine
-from app.db.errors import committing
 from app.db.guards import ONE_STATEMENT, SnapshotNeededError
 from app.db.timeouts import Timeouts, set_local, timeout_parameters
 
@@ -96,13 +95,13 @@ class WriteSession(ReadSession):
 {% if cookiecutter.io == 'async' %}
     def begin(self) -> NoReturn:
         """Raise: `async with session.begin():` would commit past `commit()`."""
-        raise RuntimeError("use commit(): it knows whether the outcome is known")
+        raise RuntimeError("use commit(): what has committed must not run again")
 
 {% else %}
     def begin(self, nested: bool = False) -> Any:
         """Begin a savepoint; otherwise raise: it would commit past `commit()`."""
         if not nested:
-            raise RuntimeError("use commit(): it knows whether the outcome is known")
+            raise RuntimeError("use commit(): what has committed must not run again")
         return super().begin(nested=True)
 
 {% endif %}
@@ -111,9 +110,7 @@ class WriteSession(ReadSession):
 
         Raises `CommitOutcomeUnknownError` if the connection breaks meanwhile.
         """
-        await self.flush()
-        with committing():
-            await super().commit()
+        await super().commit()
         self.has_committed = True
 
 
@@ -223,8 +220,7 @@ class Database:
         """
         async with self.write_engine.connect() as connection:
             yield connection
-            with committing():
-                await connection.commit()
+            await connection.commit()
 {% else %}
         """Give a Core connection that saves what the block itself commits."""
         async with self.write_engine.connect() as connection:
