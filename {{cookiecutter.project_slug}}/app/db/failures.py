@@ -3,7 +3,7 @@
 {% if cookiecutter.io == 'sync' %}
 from typing import Any
 {% endif %}
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import ExceptionContext
@@ -25,23 +25,25 @@ def tell_failures_apart(engine: Engine) -> None:
     which it failed makes it good.
 
     A COMMIT that loses its connection raises `CommitOutcomeUnknownError`.
+
+    A connection whose ROLLBACK fails is not used again.
     """
     failed = WeakKeyDictionary[Connection, Exception | None]()
-    committing = WeakSet[Connection]()
+    ending = WeakKeyDictionary[Connection, str]()
 
     @event.listens_for(engine, "handle_error")
     def handle_error(context: ExceptionContext) -> None:
         connection, error = context.connection, context.original_exception
         if connection is None or connection.invalidated:
             return
-        if _is_lost(context):
+        if _is_lost(context) or ending.get(connection) == "ROLLBACK":
             context.is_disconnect = True
             context.invalidate_pool_on_disconnect = False
         if not context.is_disconnect:
             failed[connection] = context.sqlalchemy_exception
         elif not isinstance(error, Exception):
             return  # It is being cancelled.
-        elif connection in committing:
+        elif ending.get(connection) == "COMMIT":
             raise CommitOutcomeUnknownError("connection lost in COMMIT")
 {% if cookiecutter.io == 'async' %}
         elif context.sqlalchemy_exception is None:
@@ -51,14 +53,18 @@ def tell_failures_apart(engine: Engine) -> None:
 {% endif %}
 
     @event.listens_for(engine, "begin")
-    @event.listens_for(engine, "rollback")
-    def forget(connection: Connection) -> None:
+    def begin(connection: Connection) -> None:
         failed.pop(connection, None)
-        committing.discard(connection)
+        ending.pop(connection, None)
+
+    @event.listens_for(engine, "rollback")
+    def rollback(connection: Connection) -> None:
+        failed.pop(connection, None)
+        ending[connection] = "ROLLBACK"
 
     @event.listens_for(engine, "rollback_savepoint")
-    def forget_part(connection: Connection, _name: str, _context: None) -> None:
-        forget(connection)
+    def rollback_part(connection: Connection, _name: str, _context: None) -> None:
+        failed.pop(connection, None)
 
     @event.listens_for(engine, "commit")
     def commit(connection: Connection) -> None:
@@ -68,7 +74,7 @@ def tell_failures_apart(engine: Engine) -> None:
             connection.dialect.do_rollback(connection.connection)
             error = failed.pop(connection)
             raise PendingRollbackError("a statement failed: roll back") from error
-        committing.add(connection)
+        ending[connection] = "COMMIT"
 
 
 {% if cookiecutter.io == 'async' %}

@@ -1,10 +1,12 @@
 """Guards for reading: what would be slow, or not true, raises instead."""
 
-from sqlalchemy import event
-from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
 from app.db.errors import DatabaseError
 
+ENDED = "has ended"
 ONE_STATEMENT = "one statement only"
 
 
@@ -14,6 +16,17 @@ class SnapshotNeededError(DatabaseError):
 
 class LazyLoadError(DatabaseError):
     """A relationship that nobody loaded was touched: a statement for each object."""
+
+
+@event.listens_for(Session, "after_begin")
+def _after_begin(
+    session: Session, _transaction: SessionTransaction, connection: Connection
+) -> None:
+    # Another task was about to take it, so that the session's end did not see it.
+    if session.info.get(ENDED):
+        connection.detach()
+        connection.close()
+        raise InvalidRequestError("the session has ended: it is for one task at a time")
 
 
 @event.listens_for(Session, "do_orm_execute")

@@ -80,9 +80,20 @@ def replace_dead_connections(engine: Engine) -> None:
 
     @event.listens_for(engine, "checkin")
     def checkin(
+{% if cookiecutter.io == 'async' %}
+        connection: Any,
+{% else %}
         _connection: DBAPIConnection | None,
+{% endif %}
         entry: ConnectionPoolEntry,
     ) -> None:
+{% if cookiecutter.io == 'async' %}
+        # Its session has ended while another task was using it: a transaction may be
+        # about to begin. No public name tells.
+        is_postgresql = connection is not None and engine.dialect.name == "postgresql"
+        if is_postgresql and connection._execute_mutex.locked():
+            connection.driver_connection.terminate()
+{% endif %}
         entry.info["idle since"] = time.monotonic()
 
     @event.listens_for(engine, "checkout")

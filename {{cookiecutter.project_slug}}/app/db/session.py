@@ -45,7 +45,7 @@ from app.db.changes import refuse_forgotten_commit
 {% endif %}
 from app.db.discovery import import_models
 from app.db.engine import make_engine
-from app.db.guards import ONE_STATEMENT, SnapshotNeededError
+from app.db.guards import ENDED, ONE_STATEMENT, SnapshotNeededError
 from app.db.timeouts import Timeouts, set_local, timeout_parameters
 
 # Objects stay readable after the commit, and a session that has ended raises when it
@@ -64,6 +64,11 @@ _PROBE: dict[str, Any] = {
 
 class ReadSession(AsyncSession):
     """A session for reading. The database refuses its writes."""
+
+    async def close(self) -> None:
+        """End it for good, and for all tasks; its connection goes back to the pool."""
+        self.info[ENDED] = True
+        await super().close()
 
     async def set_timeouts(self, **seconds: Unpack[Timeouts]) -> None:
         """Give this transaction timeouts of its own; they end with it (S10).

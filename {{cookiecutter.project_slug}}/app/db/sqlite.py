@@ -78,13 +78,13 @@ def prepare_sqlite(engine: Engine, settings: Settings, *, read_only: bool) -> No
     @event.listens_for(engine, "reset")
     def reset(
         connection: DBAPIConnection,
-        entry: ConnectionPoolEntry,
+        entry: ConnectionPoolEntry | None,
         state: PoolResetState,
     ) -> None:
         # Unlike PostgreSQL, SQLite keeps a transaction open whose COMMIT has failed,
-        # and SQLAlchemy takes it for ended.
-        driver: Any = entry.driver_connection
-        if state.asyncio_safe and driver.in_transaction:
+        # and SQLAlchemy takes it for ended. What has left the pool will be closed.
+        driver: Any = entry and entry.driver_connection
+        if state.asyncio_safe and driver and driver.in_transaction:
             connection.rollback()
 
     @event.listens_for(engine, "before_cursor_execute")

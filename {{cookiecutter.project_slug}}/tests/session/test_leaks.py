@@ -2,17 +2,34 @@
 {% block code %}
 """Sessions give back what they took, however they end (S5)."""
 
+{% if cookiecutter.io == 'async' %}
+import asyncio
+import contextlib
+import gc
+{% endif %}
 import logging
+{% if cookiecutter.io == 'async' %}
+from collections.abc import AsyncIterator, Awaitable, Callable
+{% endif %}
 
 {% if cookiecutter.io == 'async' %}
 import anyio
 {% endif %}
 import pytest
-from sqlalchemy.exc import InvalidRequestError
+{% if cookiecutter.io == 'async' %}
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, ProgrammingError
+{% else %}
+from sqlalchemy.exc import InvalidRequestError, ProgrammingError
+{% endif %}
 from starlette.testclient import TestClient
 
 from app.config import Settings
+{% if cookiecutter.io == 'async' %}
+from app.db.guards import SnapshotNeededError
+from app.db.session import Database, ReadSession
+{% else %}
 from app.db.session import Database
+{% endif %}
 from app.main import create_app
 from tests.session.probe import Note, count
 from tests.support import count_leaks
@@ -55,7 +72,77 @@ async def test_an_exception_gives_the_connection_back(database: Database) -> Non
         assert await count(reader) == 0
 
 
+async def fail_to_roll_back(database: Database, patch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise dialect.loaded_dbapi.ProgrammingError("busy")
+
+    dialect = database.read_engine.dialect
+    async with database.snapshot() as session:
+        await count(session)
+        patch.setattr(dialect, "do_rollback", fail)
+
+
+async def test_a_rollback_that_fails_gives_the_connection_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(ProgrammingError):
+        await fail_to_roll_back(database, patch)
+    assert await count_leaks(database) == 0
+    async with database.snapshot() as session:
+        assert await count(session) == 0
+
+
 {% if cookiecutter.io == 'async' %}
+@pytest.fixture
+async def keep_garbage() -> AsyncIterator[None]:
+    """Collect no garbage meanwhile: that would give back some of what has leaked."""
+    loop = asyncio.get_running_loop()
+    handler = loop.get_exception_handler()
+    # The driver tells the loop when it came too late to cancel a statement.
+    loop.set_exception_handler(lambda *_: None)
+    gc.disable()
+    yield
+    gc.enable()
+    gc.collect()
+    loop.set_exception_handler(handler)
+
+
+async def count_lasting_leaks(database: Database) -> int:
+    for _ in range(100):
+        if not await count_leaks(database):
+            return 0
+        # The server hears a little later of what was cut.
+        await anyio.sleep(0.05)
+    return await count_leaks(database)
+
+
+async def use_in_two_tasks(session: ReadSession, seconds: float) -> None:
+    async with asyncio.timeout(seconds):
+        await asyncio.gather(count(session), count(session))
+
+
+async def leave_to_a_task(session: ReadSession, seconds: float) -> None:
+    asyncio.create_task(count(session)).add_done_callback(asyncio.Task.exception)
+    await anyio.sleep(seconds)
+
+
+@pytest.mark.usefixtures("keep_garbage")
+@pytest.mark.parametrize("misuse", [use_in_two_tasks, leave_to_a_task])
+@pytest.mark.parametrize("kind", ["write", "read", "snapshot"])
+async def test_a_session_in_several_tasks_leaks_nothing(
+    database: Database,
+    notes_settings: Settings,
+    kind: str,
+    misuse: Callable[[ReadSession, float], Awaitable[None]],
+) -> None:
+    refusals = (InvalidRequestError, DBAPIError, SnapshotNeededError, TimeoutError)
+    for moment in range(10 if notes_settings.is_sqlite else 40):
+        with contextlib.suppress(*refusals):
+            async with getattr(database, kind)() as session:
+                await misuse(session, moment / 4_000)
+        assert await count_lasting_leaks(database) == 0, moment
+
+
 async def test_a_cancelled_task_gives_the_connection_back(database: Database) -> None:
     with anyio.move_on_after(0.05):
         async with database.write() as session:
