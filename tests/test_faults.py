@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -30,7 +32,7 @@ from tests.pgbouncer import PgBouncer
 from tests.postgres import Cluster, Server
 from tests.proxy import Proxy
 from tests.service import PATIENCE, Service, register, run, wait_until
-from tests.template import COMBINATIONS, PAIRS, Bakery, name_of
+from tests.template import COMBINATIONS, PAIRS, Answers, Bakery, name_of
 from tests.test_server import (
     ABANDONED,
     ADA,
@@ -852,6 +854,22 @@ def open_pooled(
     """Opens a shop with more connections to the pooler than that has to the server."""
     settings = {"DATABASE_POOLER": "transaction", "DATABASE_POOL_SIZE": WRITERS // 2}
     return partial(directly, project, server, stocked, pooler, **settings)
+
+
+def test_a_projects_own_tests_pass_behind_a_transaction_pooler(
+    variant: Answers, bake: Bakery, server: Server, pooler: PgBouncer, tmp_path: Path
+) -> None:
+    project = shutil.copytree(bake(**variant, example=True), tmp_path / "project")
+    output = run(
+        project,
+        *(sys.executable, "-m", "pytest", "--verbose", "-rs", "--maxfail=10"),
+        *("-k", "postgresql"),
+        TEST_DATABASE_URL=pooler.way_to(server.url),
+        TEST_DATABASE_POOLER="transaction",
+    )
+    print(output[output.rindex("short test summary") :])
+    for test in ("test_orders.py", "session/test_commit.py"):
+        assert re.search(rf"{test}::\S+\[postgresql\] PASSED", output), test
 
 
 def test_a_shop_works_behind_a_transaction_pooler(open_pooled: OpenShop) -> None:
