@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -30,12 +32,13 @@ from tests.pgbouncer import PgBouncer
 from tests.postgres import Cluster, Server
 from tests.proxy import Proxy
 from tests.service import PATIENCE, Service, register, run, wait_until
-from tests.template import COMBINATIONS, PAIRS, Bakery, name_of
+from tests.template import COMBINATIONS, PAIRS, Answers, Bakery, name_of
 from tests.test_server import (
     ABANDONED,
     ADA,
     BOOKS,
     CONNECTIONS,
+    MANY_PRODUCTS,
     MIGRATE,
     PATIENTLY,
     PLENTY,
@@ -45,6 +48,7 @@ from tests.test_server import (
     OpenShop,
     Shop,
     Somebody,
+    an_order,
     assert_is_whole,
     assert_no_stream_is_left,
     create,
@@ -60,6 +64,7 @@ from tests.test_server import (
     sent,
     shopping,
     somebody,
+    stalled_stream,
     transfer,
     waiting_for_the_lock,
 )
@@ -137,6 +142,18 @@ DRAIN = 5
 WORKERS = {"UVICORN_WORKERS": 2, "SECRET_KEY": "of both workers " * 2}
 SERVER_CONNECTIONS = 4
 WRITES = 2_000
+# A COMMIT that places an order waits while somebody else has the advisory lock.
+HELD_COMMIT = """
+CREATE FUNCTION wait_for_leave() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(1);
+    RETURN NULL;
+END
+$$;
+CREATE CONSTRAINT TRIGGER held AFTER INSERT ON orders
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait_for_leave();
+"""
+IN_COMMIT = "wait_event = 'advisory' AND query ILIKE 'commit%'"
 
 
 @pytest.fixture(scope="module")
@@ -570,6 +587,97 @@ def test_a_lock_that_nobody_gives_back_is_waited_for_in_bounds(
         assert_is_whole(shop)
 
 
+def ask_for_orders(shop: Shop, product_ids: list[int]) -> list[socket.socket]:
+    """Order each product by a request of its own; return where the answers come."""
+    client = shop.client()
+    bodies = [json.dumps(an_order(id)) for id in product_ids]
+    return [sent(client, "POST /orders", body) for body in bodies]
+
+
+def hang_up(connections: list[socket.socket]) -> int:
+    """Leave with no answer, known to the service to have left; return how many have."""
+    for each in connections:
+        with each:
+            each.settimeout(PATIENCE)
+            each.shutdown(socket.SHUT_WR)
+            assert received(each) == b""
+    return len(connections)
+
+
+def leave_the_queue(shop: Shop, product_ids: list[int]) -> int:
+    """Leave while most wait for a place."""
+    with locked(shop):
+        asked = ask_for_orders(shop, product_ids * 10)
+        wait_until(lambda: shop.gauges()["waiting"] == len(asked) - POOL_SIZE)
+        return hang_up(asked)
+
+
+def leave_queries(shop: Shop, product_ids: list[int]) -> int:
+    """Leave while the statements of all connections run, to write and to read."""
+    client = shop.client()
+    with locked(shop):
+        asked = ask_for_orders(shop, product_ids)
+        asked += [sent(client, "GET /products") for _ in range(POOL_SIZE)]
+        wait_until(lambda: waiting_for_the_lock(shop) == len(asked))
+        return hang_up(asked)
+
+
+def leave_streams(shop: Shop, _product_ids: list[int]) -> int:
+    """Leave while as many answers are streamed as may be."""
+    streams = POOL_SIZE // 2
+    with ExitStack() as connections:
+        for _ in range(streams):
+            connections.enter_context(stalled_stream(shop))
+        assert shop.connections("backend_xmin IS NOT NULL") == streams
+    return streams
+
+
+def leave_commits(shop: Shop, product_ids: list[int]) -> int:
+    """Leave while all connections to write are in a COMMIT."""
+    with psycopg.connect(shop.proxy.url) as holder:
+        holder.execute("SELECT pg_advisory_xact_lock(1)")
+        asked = ask_for_orders(shop, product_ids)
+        wait_until(lambda: shop.connections(IN_COMMIT) == len(asked))
+        return hang_up(asked)
+
+
+def has_orders(count: int, shop: Shop) -> bool:
+    """Whether so many orders are stored, each with its line."""
+    query = "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM order_items)"
+    return shop.sql(query) == [(count, count)]
+
+
+@pytest.mark.parametrize(
+    ("leave", "placed"),
+    [
+        pytest.param(leave_the_queue, 100, id="queue"),
+        pytest.param(leave_queries, 50, id="query"),
+        pytest.param(leave_streams, 0, id="stream"),
+        pytest.param(leave_commits, 100, id="commit"),
+    ],
+)
+def test_a_hundred_clients_that_leave_cancel_nothing_and_nothing_is_kept(
+    leave: Callable[[Shop, list[int]], int], placed: int, open_shop: OpenShop
+) -> None:
+    timeouts = {"DATABASE_LOCK_TIMEOUT": 60, "DATABASE_STATEMENT_TIMEOUT": 90}
+    with open_shop(**timeouts, **PATIENTLY) as shop:
+        # Orders of different products do not wait for each other.
+        stock = 100
+        client, left = shop.client(), 0
+        ids = [create(client, stock).json()["id"] for _ in range(POOL_SIZE)]
+        shop.sql(HELD_COMMIT)
+        shop.sql(MANY_PRODUCTS)
+        while left < 100:
+            left += leave(shop, ids)
+            wait_until(partial(has_orders, left * placed // 100, shop))
+            wait_until(lambda: shop.gauges()["checked_out"] == 1)
+        print(f"{left} have left, and their {placed} orders are stored")
+        stocks = shop.sql("SELECT stock FROM products WHERE name = 'New'")
+        assert stocks == [(stock - placed // POOL_SIZE,)] * POOL_SIZE
+        assert "ERROR" not in shop.service.log
+        assert_is_whole(shop)
+
+
 def fill_both_workers(shop: Shop, ask: Callable[[], object]) -> None:
     """Ask, one request after the other, until all connections wait for the lock."""
     asked = 0
@@ -746,6 +854,22 @@ def open_pooled(
     """Opens a shop with more connections to the pooler than that has to the server."""
     settings = {"DATABASE_POOLER": "transaction", "DATABASE_POOL_SIZE": WRITERS // 2}
     return partial(directly, project, server, stocked, pooler, **settings)
+
+
+def test_a_projects_own_tests_pass_behind_a_transaction_pooler(
+    variant: Answers, bake: Bakery, server: Server, pooler: PgBouncer, tmp_path: Path
+) -> None:
+    project = shutil.copytree(bake(**variant, example=True), tmp_path / "project")
+    output = run(
+        project,
+        *(sys.executable, "-m", "pytest", "--verbose", "-rs", "--maxfail=10"),
+        *("-k", "postgresql"),
+        TEST_DATABASE_URL=pooler.way_to(server.url),
+        TEST_DATABASE_POOLER="transaction",
+    )
+    print(output[output.rindex("short test summary") :])
+    for test in ("test_orders.py", "session/test_commit.py"):
+        assert re.search(rf"{test}::\S+\[postgresql\] PASSED", output), test
 
 
 def test_a_shop_works_behind_a_transaction_pooler(open_pooled: OpenShop) -> None:

@@ -485,22 +485,6 @@ def test_nothing_is_kept_of_many_requests_whoever_leaves(open_shop: OpenShop) ->
         assert_is_whole(shop)
 
 
-def test_nothing_is_kept_when_clients_leave_in_a_transaction(
-    open_shop: OpenShop,
-) -> None:
-    with open_shop() as shop, ExitStack() as connections:
-        client = shop.client()
-        with locked(shop):
-            for _ in range(POOL_SIZE):
-                body = json.dumps(new_product())
-                connections.enter_context(sent(client, "GET /products"))
-                connections.enter_context(sent(client, "POST /products", body))
-            wait_until(lambda: waiting_for_the_lock(shop) == 2 * POOL_SIZE)
-            connections.close()
-        wait_until(lambda: shop.gauges()["checked_out"] == 1)
-        assert_is_whole(shop)
-
-
 def answers_at_once(
     shop: Shop, times: int, ask: Callable[[int], Response]
 ) -> Counter[int]:

@@ -4,8 +4,10 @@
 
 {% if cookiecutter.io == 'async' %}
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 {% else %}
+import os
 from collections.abc import Callable, Iterable, Iterator
 {% endif %}
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +25,15 @@ from app.db.session import Database
 
 T = TypeVar("T")
 
+POOLER = os.environ.get("TEST_DATABASE_POOLER", "none")
+
 
 def make_settings(url: str, **overrides: Any) -> Settings:
     """Return settings for tests: neither the environment nor `.env` is read."""
-    values = {"environment": "test", "database_url": url} | overrides
-    return Settings.model_validate(values)
+    values = {"environment": "test", "database_url": url}
+    if url.startswith("postgres"):
+        values["database_pooler"] = POOLER
+    return Settings.model_validate(values | overrides)
 
 
 {% if cookiecutter.io == 'async' %}
@@ -65,11 +71,12 @@ def at_once(function: Callable[[int], T], times: int) -> list[T]:
 
 @contextmanager
 def recorded_selects(database: Database) -> Iterator[list[str]]:
-    """Give the list of all SELECT statements that are sent meanwhile."""
+    """Give the list of all SELECT statements for data that are sent meanwhile."""
     selects: list[str] = []
 
     def record(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith("SELECT"):
+        # Behind a pooler, each transaction begins by setting its timeouts.
+        if statement.startswith("SELECT") and "set_config" not in statement:
             selects.append(statement)
 
     engines = [database.write_engine.sync_engine, database.read_engine.sync_engine]

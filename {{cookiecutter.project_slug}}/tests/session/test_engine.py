@@ -14,7 +14,7 @@ from app.db import pool
 from app.db.engine import POSTGRESQL_DRIVER, make_engine
 from app.db.session import Database
 from tests.session.probe import Note, count
-from tests.support import execute, make_settings
+from tests.support import POOLER, execute, make_settings
 
 only_postgresql = "SQLite has no server, and so nothing of this"
 
@@ -103,7 +103,7 @@ async def test_the_pool_itself_keeps_nobody_waiting_for_long(
     await database.dispose()
 
 
-@pytest.mark.parametrize("pooler", ["none", "transaction"])
+@pytest.mark.parametrize("pooler", sorted({POOLER, "transaction"}))
 async def test_timeouts_hold_in_every_session(
     notes_settings: Settings,
     pooler: str,
@@ -163,9 +163,12 @@ async def test_a_killed_connection_fails_nobody(
     if not is_noticed:
         monkeypatch.setattr(pool, "_is_suspect", lambda _: False)
         monkeypatch.setattr(pool, "PING_AFTER", -1)
-    async with database.read() as session:
-        pid = await session.scalar(text("SELECT pg_backend_pid()"))
-    await execute(notes_settings, f"SELECT pg_terminate_backend({pid}, 5000)")
+    async with database.write() as killer:
+        # It begins first: a pooler gives the other another connection.
+        await killer.scalar(text("SELECT 1"))
+        async with database.read() as session:
+            pid = await session.scalar(text("SELECT pg_backend_pid()"))
+        await killer.scalar(text(f"SELECT pg_terminate_backend({pid}, 5000)"))
     async with database.read() as session:
         assert await count(session) == 0
 {% endblock %}
