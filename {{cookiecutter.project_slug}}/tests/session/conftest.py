@@ -52,7 +52,7 @@ def serve_notes(settings: Settings, **changes: Any) -> Iterator[TestClient]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def probe(notes_settings: Settings) -> Iterator[TestClient]:
     """Give a client of an app with the probe's endpoints."""
     with serve_notes(notes_settings) as client:
