@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 {% else %}
 from collections.abc import Iterator
 {% endif %}
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 {% if cookiecutter.io == 'async' %}
@@ -41,12 +43,19 @@ def notes_settings(settings: Settings) -> Settings:
     )
 
 
-@pytest.fixture(scope="session")
-def probe(notes_settings: Settings) -> Iterator[TestClient]:
-    """Give a client of an app with the probe's endpoints."""
-    app = create_app(notes_settings)
+@contextmanager
+def serve_notes(settings: Settings, **changes: Any) -> Iterator[TestClient]:
+    """Start an app with the probe's endpoints, on settings with some changes."""
+    app = create_app(settings.model_copy(update=changes))
     app.include_router(notes.router)
     with serve(app, [TABLE]) as client:
+        yield client
+
+
+@pytest.fixture(scope="package")
+def probe(notes_settings: Settings) -> Iterator[TestClient]:
+    """Give a client of an app with the probe's endpoints."""
+    with serve_notes(notes_settings) as client:
         yield client
 
 

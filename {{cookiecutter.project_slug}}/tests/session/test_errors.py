@@ -34,6 +34,7 @@ from app.config import Settings
 from app.db import errors
 from app.db.session import Database
 from app.main import create_app
+from tests.session.conftest import serve_notes
 from tests.session.probe import Note
 from tests.support import at_once, execute, make_settings
 
@@ -121,10 +122,11 @@ def test_constraints_answer_without_a_word_of_sql(
     }
 
 
-def test_a_slow_statement_is_stopped(probe: TestClient) -> None:
-    answer = probe.get("/notes/slow")
-    assert (answer.status_code, answer.json()["type"]) == (504, "database-timeout")
-    assert probe.get("/notes").status_code == 200
+def test_a_slow_statement_is_stopped(notes_settings: Settings) -> None:
+    with serve_notes(notes_settings, database_statement_timeout=0.3) as client:
+        answer = client.get("/notes/slow")
+        assert (answer.status_code, answer.json()["type"]) == (504, "database-timeout")
+        assert client.get("/notes").status_code == 200
 
 
 @pytest.fixture
@@ -270,8 +272,8 @@ def test_connecting_ends_with_the_earlier_timeout() -> None:
         def ask(number: int) -> Response:
             settings = make_settings(
                 url,
-                database_pool_timeout=(1, 60)[number],
-                database_connect_timeout=(60, 1)[number],
+                database_pool_timeout=(0.5, 60)[number],
+                database_connect_timeout=(60, 0.5)[number],
             )
             with TestClient(create_app(settings)) as client:
                 return client.get("/health/database")

@@ -113,11 +113,11 @@ async def keep_garbage() -> AsyncIterator[None]:
 
 
 async def count_lasting_leaks(database: Database) -> int:
-    for _ in range(100):
+    for _ in range(1_000):
         if not await count_leaks(database):
             return 0
         # The server hears a little later of what was cut.
-        await anyio.sleep(0.05)
+        await anyio.sleep(0.005)
     return await count_leaks(database)
 
 

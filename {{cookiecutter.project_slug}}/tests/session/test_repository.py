@@ -55,6 +55,7 @@ async def test_bulk_update_counts_its_rows(session: WriteSession) -> None:
 
 async def lock_apart(database: Database, id: int) -> None:
     async with database.write() as session:
+        await session.set_timeouts(lock=0.05)
         await NoteRepository(session).lock(id)
 
 

@@ -10,9 +10,8 @@ from starlette.testclient import TestClient
 
 from app.config import Settings
 from app.main import create_app
-from tests.conftest import serve
 from tests.session import probe as notes
-from tests.session.conftest import TABLE
+from tests.session.conftest import serve_notes
 from tests.session.test_admission import database_of, gauges_of, wait_for_gauge
 from tests.support import make_settings
 
@@ -60,10 +59,7 @@ def test_streams_leave_half_of_the_places_to_others(probe: TestClient) -> None:
 @pytest.fixture
 def hasty(notes_settings: Settings) -> Iterator[TestClient]:
     """Give a client of an app whose streams must be through soon."""
-    hasty = notes_settings.model_copy(update={"database_stream_timeout": 0.1})
-    app = create_app(hasty)
-    app.include_router(notes.router)
-    with serve(app, [TABLE]) as client:
+    with serve_notes(notes_settings, database_stream_timeout=0.1) as client:
         yield client
 
 

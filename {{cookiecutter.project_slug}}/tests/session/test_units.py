@@ -3,15 +3,18 @@
 """Units of their own: serializable, run again, in the background (S8, S9, S12)."""
 
 import time
-from collections.abc import Callable
-from threading import Thread
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Event
 from typing import Any
 
 import pytest
+from anyio import to_thread
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from starlette.testclient import TestClient
-from tenacity import wait_fixed
+from tenacity import AsyncRetrying, wait_fixed
 
 from app.config import Settings
 from app.db import units
@@ -71,6 +74,7 @@ class Rival:
 
     async def count_and_save_too(self) -> None:
         async with self.database.write(serializable=True) as session:
+            await session.set_timeouts(lock=0.05)
             notes = await count(session)
             session.add(Note(text=f"the rival's, after {notes}"))
             await session.commit()
@@ -151,20 +155,29 @@ def test_it_does_not_run_again_for_ever(
 def test_nothing_is_held_while_it_waits_to_run_again(
     notes_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(units, "wait_random_exponential", lambda *_: wait_fixed(1))
+    waits, is_over = Event(), Event()
+
+    def sleep(_seconds: float) -> Awaitable[Any]:
+        waits.set()
+        return to_thread.run_sync(is_over.wait, 10)
+
+    retrying = partial(AsyncRetrying, sleep=sleep)
+    monkeypatch.setattr(units, "AsyncRetrying", retrying)
     one = {"database_max_overflow": 0}
     failing = Failing(failed(), 1, commits=False)
-    with TestClient(create_app(notes_settings.model_copy(update=one))) as client:
-        waiting = Thread(target=do, args=[client, serializable, failing.run])
-        waiting.start()
-        while not failing.attempts:
-            assert waiting.is_alive(), "it could not even begin"
-            time.sleep(0.001)
-        # The only place, and the only connection; both are free by now, or soon.
-        assert do(client, write_alone, save, NoteIn()) > 0
-        assert failing.attempts == 1
-        waiting.join()
-    assert failing.attempts == 2
+    with (
+        TestClient(create_app(notes_settings.model_copy(update=one))) as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        running = threads.submit(do, client, serializable, failing.run)
+        try:
+            assert waits.wait(10), "it could not even begin"
+            # The only place, and the only connection.
+            assert do(client, write_alone, save, NoteIn()) > 0
+            assert failing.attempts == 1
+        finally:
+            is_over.set()
+        assert running.result() == 2
 
 
 @pytest.mark.parametrize(
