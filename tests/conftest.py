@@ -12,8 +12,9 @@ import pytest
 from hypothesis import settings
 from pytest_cookies.plugin import Cookies
 
+from tests import evidence
 from tests.postgres import Keeper, Server, ask_for_url
-from tests.template import COMBINATIONS, PAIRS, Answers, Bakery, name_of
+from tests.template import COMBINATIONS, EXTREMES, PAIRS, Answers, Bakery, name_of
 
 KEEPER = pytest.StashKey[Keeper]()
 ADDRESS = pytest.StashKey[tuple[int, bytes]]()
@@ -31,20 +32,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Leave the other ten variants out of the slow tests, unless all are asked for."""
-    if config.getoption("all_variants"):
-        return
-    left_out = [each for each in items if is_slow_with_another_variant(each)]
-    items[:] = [each for each in items if not is_slow_with_another_variant(each)]
+    """Leave most variants out of the slow tests, unless all are asked for."""
+    left_out = []
+    for item in items:
+        if variant := evidence.variant_of(item):
+            item.user_properties.append((evidence.VARIANT, name_of(variant)))
+            if variant not in variants_for(item) and not config.option.all_variants:
+                left_out.append(item)
+    items[:] = [each for each in items if each not in left_out]
     config.hook.pytest_deselected(items=left_out)
 
 
-def is_slow_with_another_variant(item: pytest.Item) -> bool:
-    """Whether a test is slow, and has a parameter that is none of the six variants."""
-    if not item.get_closest_marker("slow") or not hasattr(item, "callspec"):
-        return False
-    parameters = item.callspec.params.values()
-    return any(each in COMBINATIONS and each not in PAIRS for each in parameters)
+def variants_for(item: pytest.Item) -> list[dict[str, Any]]:
+    """Return the variants that are enough for a test, when nobody asks for all."""
+    if item.get_closest_marker("costly"):
+        return EXTREMES
+    return PAIRS if item.get_closest_marker("slow") else COMBINATIONS
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -63,6 +66,25 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker of pytest-xdist where the keeper is."""
     node.workerinput["keeper"] = node.config.stash[ADDRESS]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let what is noted from now on be this test's."""
+    evidence.running = item
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what the slow tests have found out."""
+    reports = [
+        report
+        for kind in ("passed", "failed", "error", "")
+        for report in terminalreporter.getreports(kind)
+        if "slow" in report.keywords
+    ]
+    if lines := evidence.table(reports):
+        terminalreporter.section("variants")
+        terminalreporter.write("\n".join([*lines, ""]))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -36,6 +36,9 @@ PAIRS = [
     if sum(each[switch] != SWITCHES[switch][0] for switch in SWITCHES) in {0, 3, 4}
 ]
 
+# The two that have no choice in common.
+EXTREMES = [COMBINATIONS[0], COMBINATIONS[-1]]
+
 
 def name_of(answers: Answers) -> str:
     """Return a readable name of a variant: async-sqlalchemy-auto-repository."""

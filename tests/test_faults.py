@@ -28,11 +28,12 @@ import pytest
 from httpx2 import Response
 
 from tests import pgbouncer, test_server
+from tests.evidence import count_passed, note
 from tests.pgbouncer import PgBouncer
 from tests.postgres import Cluster, Server
 from tests.proxy import Proxy
 from tests.service import PATIENCE, Service, register, run, wait_until
-from tests.template import COMBINATIONS, PAIRS, Answers, Bakery, name_of
+from tests.template import COMBINATIONS, EXTREMES, Answers, Bakery, name_of
 from tests.test_server import (
     ABANDONED,
     ADA,
@@ -73,7 +74,11 @@ pytestmark = pytest.mark.slow
 
 Settings = dict[str, Any]
 
-VARIANTS = [COMBINATIONS[0], COMBINATIONS[-1]]
+# Most tests of this module are content with two variants.
+in_all_variants = pytest.mark.parametrize(
+    "project", COMBINATIONS, indirect=True, ids=name_of
+)
+
 UNKNOWN = "commit-outcome-unknown"
 # Users and transfers share the fate of products and orders, and attempts are counted:
 # a sequence keeps what a transaction that failed has taken of it.
@@ -170,7 +175,7 @@ def stock(server: Server, bake: Bakery) -> str:
     return url
 
 
-@pytest.fixture(params=VARIANTS, ids=name_of)
+@pytest.fixture(params=EXTREMES, ids=name_of)
 def project(request: pytest.FixtureRequest, bake: Bakery) -> Path:
     """An asynchronous and a synchronous variant, unlike in all else too."""
     return bake(**request.param, example=True)
@@ -207,7 +212,7 @@ def assert_tells_nothing(answers: list[Response]) -> None:
         assert [text for text in TEXTS if text in answer.text.lower()] == []
 
 
-@pytest.fixture(scope="module", params=PAIRS, ids=name_of)
+@pytest.fixture(scope="module", params=COMBINATIONS, ids=name_of)
 def failing(
     request: pytest.FixtureRequest, bake: Bakery, server: Server, stocked: str
 ) -> Iterator[Shop]:
@@ -363,7 +368,9 @@ def assert_is_honest(shop: Shop, writes: list[Write]) -> str:
     acknowledged = {w.sku for w in writes if w.answer.status_code == 201}
     rows = shop.sql("SELECT sku FROM products WHERE name = 'New'")
     stored = {sku for (sku,) in rows}
-    assert acknowledged - stored == set(), "lost"
+    lost = acknowledged - stored
+    note(acknowledged=len(acknowledged), lost=len(lost))
+    assert lost == set()
     assert stored - acknowledged - unknown == set(), "refused and stored"
     return (
         f"{len(writes)} writes, {len(acknowledged)} acknowledged, 0 lost, "
@@ -371,6 +378,7 @@ def assert_is_honest(shop: Shop, writes: list[Write]) -> str:
     )
 
 
+@in_all_variants
 def test_no_acknowledged_write_is_lost_when_connections_are_killed(
     project: Path, server: Server, stocked: str
 ) -> None:
@@ -385,6 +393,7 @@ def test_no_acknowledged_write_is_lost_when_connections_are_killed(
         killed = sum(count for (count,) in kills)
         recovery = recovered_after(last, writes)
         print(f"{killed} killed in {len(kills)} rounds, {recovery:.3f} s to recover,")
+        note(recovery=recovery)
         print(assert_is_honest(shop, writes))
         assert killed > len(kills) > 2
         assert recovery < 1
@@ -500,6 +509,7 @@ def stop(cluster: Cluster, how: str) -> None:
             cluster.stop(signal.SIGQUIT)
 
 
+@in_all_variants
 @pytest.mark.parametrize(
     "how",
     [
@@ -534,6 +544,7 @@ def test_no_acknowledged_write_is_lost_when_the_server_goes(
             wait_until(lambda: len(begun_after(back + 1, writes)) >= WRITERS)
         recovery = recovered_after(back, writes)
         print(f"{how}: {recovery:.3f} s to recover, {len(away)} refused while away,")
+        note(recovery=recovery)
         print(assert_is_honest(shop, writes))
         assert [each.status_code for each in refused] == [503] * 5
         assert_tells_nothing(refused)
@@ -647,6 +658,8 @@ def has_orders(count: int, shop: Shop) -> bool:
     return shop.sql(query) == [(count, count)]
 
 
+@pytest.mark.costly
+@in_all_variants
 @pytest.mark.parametrize(
     ("leave", "placed"),
     [
@@ -672,6 +685,7 @@ def test_a_hundred_clients_that_leave_cancel_nothing_and_nothing_is_kept(
             wait_until(partial(has_orders, left * placed // 100, shop))
             wait_until(lambda: shop.gauges()["checked_out"] == 1)
         print(f"{left} have left, and their {placed} orders are stored")
+        note(left=left)
         stocks = shop.sql("SELECT stock FROM products WHERE name = 'New'")
         assert stocks == [(stock - placed // POOL_SIZE,)] * POOL_SIZE
         assert "ERROR" not in shop.service.log
@@ -867,7 +881,7 @@ def test_a_projects_own_tests_pass_behind_a_transaction_pooler(
         TEST_DATABASE_URL=pooler.way_to(server.url),
         TEST_DATABASE_POOLER="transaction",
     )
-    print(output[output.rindex("short test summary") :])
+    note(pooled=count_passed(output))
     for test in ("test_orders.py", "session/test_commit.py"):
         assert re.search(rf"{test}::\S+\[postgresql\] PASSED", output), test
 

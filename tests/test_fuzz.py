@@ -29,11 +29,12 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
+from tests.evidence import note
 from tests.postgres import Server
 from tests.service import PASSWORD, Service, register, run
 from tests.template import COMBINATIONS, Bakery, name_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.costly]
 
 # The same requests each time: only a change of ours, or of a tool's, changes a result.
 bounded = settings(
@@ -42,7 +43,6 @@ bounded = settings(
     max_examples=20,
     suppress_health_check=list(HealthCheck),
 )
-SERVED = [(COMBINATIONS[0], "PostgreSQL"), (COMBINATIONS[-1], "SQLite")]
 AnyCase = Case[Any]
 AnyOperation = APIOperation[Any, Any, Any, Any]
 ADA, GRACE = "ada@example.com", "grace@example.com"
@@ -143,21 +143,16 @@ def exactly(number: str) -> float:
     return 2**63 - 1 if float(number) == 2**63 else float(number)
 
 
-@pytest.fixture(
-    scope="module",
-    params=SERVED,
-    ids=lambda served: f"{name_of(served[0])}-{served[1]}",
-)
+@pytest.fixture(scope="module", params=COMBINATIONS, ids=name_of)
 def shop(
     request: pytest.FixtureRequest,
     bake: Bakery,
     server: Server,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Shop]:
-    """Services as different as can be, where no request may leave a traceback."""
-    variant, database = request.param
-    project = bake(**variant, example=True)
-    if database == "SQLite":
+    """Services on one database or the other, where no request leaves a traceback."""
+    project = bake(**request.param, example=True)
+    if request.param["pattern"] == "unit_of_work":
         url = f"sqlite:///{tmp_path_factory.mktemp('shop')}/shop.db"
     else:
         url = server.create_database()
@@ -181,7 +176,7 @@ def shop(
         assert client.get("/health/database").json()["checked_out"] == 1
         before, found, trace = service.log.partition("Traceback")
         assert not found, before[-500:] + found + trace[:4_000]
-        print(name_of(variant), service.log.count(" HTTP/1.1"), "requests")
+        note(requests=service.log.count(" HTTP/1.1"))
 
 
 PROBLEM = {"type", "title", "status", "detail", "instance"}

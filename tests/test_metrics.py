@@ -22,7 +22,7 @@ from tests.service import (
     token_of_somebody_new,
     wait_until,
 )
-from tests.template import COMBINATIONS, Answers, Bakery, name_of
+from tests.template import EXTREMES, Answers, Bakery, name_of
 from tests.test_server import MIGRATE, create, read
 
 pytestmark = pytest.mark.slow
@@ -79,9 +79,7 @@ def collector() -> Iterator[tuple[str, Gauges]]:
             thread.join()
 
 
-@pytest.mark.parametrize(
-    "combination", [COMBINATIONS[0], COMBINATIONS[-1]], ids=name_of
-)
+@pytest.mark.parametrize("combination", EXTREMES, ids=name_of)
 def test_a_collector_hears_of_the_pools(
     combination: Answers, bake: Bakery, database: str
 ) -> None:

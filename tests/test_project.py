@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.evidence import count_passed, note
 from tests.postgres import Server
 from tests.service import run
 from tests.template import COMBINATIONS, Bakery, name_of
@@ -35,6 +36,7 @@ def test_its_own_tests_pass_on_both_databases(
     project = shutil.copytree(rendering, tmp_path / "project")
     command = (sys.executable, "-m", "pytest", "--verbose")
     output = run(project, *command, TEST_DATABASE_URL=server.url)
+    note(own=count_passed(output))
     assert "[sqlite" in output
     assert "[postgresql" in output
 

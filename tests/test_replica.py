@@ -34,7 +34,7 @@ from tests.service import (
     token_of_somebody_new,
     wait_until,
 )
-from tests.template import COMBINATIONS, SLUG, Bakery, name_of
+from tests.template import EXTREMES, SLUG, Bakery, name_of
 from tests.test_server import (
     MIGRATE,
     POOL_SIZE,
@@ -47,7 +47,6 @@ from tests.test_server import (
 
 pytestmark = pytest.mark.slow
 
-VARIANTS = [COMBINATIONS[0], COMBINATIONS[-1]]
 PRODUCT = (
     "INSERT INTO products (sku, name, price, stock) VALUES ('first', 'First', 1, 1)"
 )
@@ -98,7 +97,7 @@ def stocked(bake: Bakery, replica: Replica) -> str:
     """The URL of a database to copy on the primary: migrated, with one product."""
     primary = Server(replica.primary.url)
     url = primary.create_database()
-    run(bake(**VARIANTS[0], example=True), *MIGRATE, DATABASE_URL=url)
+    run(bake(**EXTREMES[0], example=True), *MIGRATE, DATABASE_URL=url)
     primary.execute(PRODUCT, url)
     return url
 
@@ -122,7 +121,7 @@ def opened(
         )
 
 
-@pytest.fixture(params=VARIANTS, ids=name_of)
+@pytest.fixture(params=EXTREMES, ids=name_of)
 def project(request: pytest.FixtureRequest, bake: Bakery) -> Path:
     """An asynchronous and a synchronous variant."""
     return bake(**request.param, example=True)

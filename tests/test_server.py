@@ -24,6 +24,7 @@ import psycopg
 import pytest
 from httpx2 import Client, Response
 
+from tests.evidence import note
 from tests.postgres import Server
 from tests.proxy import Proxy
 from tests.service import (
@@ -35,7 +36,15 @@ from tests.service import (
     token_of_somebody_new,
     wait_until,
 )
-from tests.template import COMBINATIONS, PAIRS, SLUG, Answers, Bakery, name_of
+from tests.template import (
+    COMBINATIONS,
+    EXTREMES,
+    PAIRS,
+    SLUG,
+    Answers,
+    Bakery,
+    name_of,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -179,7 +188,7 @@ def shop(
         yield shop
 
 
-@pytest.fixture(params=[COMBINATIONS[0], COMBINATIONS[-1]], ids=name_of)
+@pytest.fixture(params=EXTREMES, ids=name_of)
 def open_shop(
     request: pytest.FixtureRequest, bake: Bakery, server: Server, stocked: str
 ) -> OpenShop:
@@ -391,8 +400,11 @@ def assert_is_whole(shop: Shop) -> None:
     assert Counter(answer.status_code for answer in answers) == {200: 10, 201: 10}
     gauges = shop.gauges()
     assert gauges["waiting"] == 0
-    assert gauges["checked_out"] == 1  # The one that answers.
-    assert shop.connections("state LIKE 'idle in transaction%'") == 0
+    # One of them is the one that answers.
+    leaked = gauges["checked_out"] - 1
+    leaked += shop.connections("state LIKE 'idle in transaction%'")
+    note(leaked=leaked)
+    assert leaked == 0
     assert 0 < shop.connections() <= 2 * POOL_SIZE + 1
 
 
@@ -552,7 +564,8 @@ def test_no_transfer_is_lost_made_twice_or_fails(
         giving = partial(give, time.monotonic() + 10, most, users)
         answers = sum(threads.map(giving, range(50)), Counter[int]())
         retries = shop.service.log.count("others were in the way")
-        print(name_of(combination), dict(answers), "retries:", retries)
+        print(dict(answers), "retries:", retries)
+        note(transfers=answers[201])
         assert answers.keys() == {201, 409}, answers
         assert retries, "nobody was in the way of anybody"
         assert shop.sql("SELECT count(*) FROM transfers") == [(answers[201],)]

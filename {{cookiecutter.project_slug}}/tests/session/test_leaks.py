@@ -140,6 +140,8 @@ async def test_a_session_in_several_tasks_leaks_nothing(
     kind: str,
     misuse: Callable[[ReadSession, float], Awaitable[None]],
 ) -> None:
+    if notes_settings.database_pooler == "transaction":
+        pytest.skip("PgBouncer may end itself when a statement is cancelled (#801)")
     refusals = (InvalidRequestError, DBAPIError, SnapshotNeededError, TimeoutError)
     for moment in range(10 if notes_settings.is_sqlite else 40):
         with contextlib.suppress(*refusals):

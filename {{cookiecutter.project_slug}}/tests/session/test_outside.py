@@ -81,8 +81,9 @@ async def test_what_is_lost_after_a_commit_is_known(
     if notes_settings.is_sqlite:
         pytest.skip("SQLite has no connection to lose")
     async with database.write_engine.connect() as connection:
-        pid = await connection.scalar(text("SELECT pg_backend_pid()"))
+        await connection.execute(text("SELECT 1"))
         await connection.commit()
+        pid = await connection.scalar(text("SELECT pg_backend_pid()"))
         await execute(notes_settings, f"SELECT pg_terminate_backend({pid}, 5000)")
         with pytest.raises(DBAPIError):
             await connection.execute(text("SELECT 1"))
