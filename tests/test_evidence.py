@@ -27,11 +27,7 @@ def report(
 
 def cells(line: str) -> dict[str, str]:
     """Return the cells of a line that are not empty, by their heading."""
-    headings = [
-        VARIANT,
-        *CHECKS.values(),
-        *(heading for heading, _ in FIGURES.values()),
-    ]
+    headings = [VARIANT, *CHECKS.values(), *(head for head, _ in FIGURES.values())]
     found = [each.strip() for each in line.strip("|").split("|")]
     return {key: val for key, val in zip(headings, found, strict=True) if val}
 

@@ -212,6 +212,22 @@ MUTANTS = [
         "pass",
         LEAKS,
     ),
+    Mutant(
+        "a session that has ended takes a connection",
+        AUTO,
+        "app/db/guards.py",
+        "if session.info.get(ENDED):",
+        "if False:",
+        LEAKS,
+    ),
+    Mutant(
+        "a connection that cannot roll back is kept",
+        SYNC,
+        "app/db/failures.py",
+        ' or ending.get(connection) == "ROLLBACK"',
+        "",
+        LEAKS,
+    ),
     # S7: read-only
     Mutant(
         "reading may write on PostgreSQL",
