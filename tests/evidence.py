@@ -70,18 +70,17 @@ def table(reports: Iterable[pytest.TestReport]) -> list[str]:
             # In the end there is also what fixtures have noted.
             if report.when == "teardown" and isinstance(value, int | float):
                 found[variant][name].append(value)
-    bad = {variant for variant, _ in failed}
     headings = [VARIANT, *CHECKS.values(), *(head for head, _ in FIGURES.values())]
     lines = [headings, ["---"] + ["---:"] * (len(headings) - 1)]
     for variant in map(name_of, COMBINATIONS):
-        if variant in found or variant in bad:
-            cells = [
-                "failed" if (variant, module) in failed else str(len(passed) or "")
-                for module in CHECKS
-                for passed in [found[variant][module]]
-            ]
-            for name, (_, combine) in FIGURES.items():
-                values = found[variant][name]
-                cells.append(f"{round(combine(values), 3):.10g}" if values else "")
+        cells = [
+            "failed" if (variant, module) in failed else str(len(passed) or "")
+            for module in CHECKS
+            for passed in [found[variant][module]]
+        ]
+        for name, (_, combine) in FIGURES.items():
+            values = found[variant][name]
+            cells.append(f"{round(combine(values), 3):.10g}" if values else "")
+        if any(cells):
             lines.append([variant, *cells])
     return [f"| {' | '.join(line)} |" for line in lines if len(lines) > 2]

@@ -40,6 +40,7 @@ ENGINE = "tests/session/test_engine.py"
 ERRORS = "tests/session/test_errors.py"
 READING = "tests/session/test_reading.py"
 LEAKS = "tests/session/test_leaks.py"
+CANCELLING = "tests/session/test_cancelling.py"
 
 SCOPE = """\
             yield session
@@ -227,6 +228,30 @@ MUTANTS = [
         ' or ending.get(connection) == "ROLLBACK"',
         "",
         LEAKS,
+    ),
+    Mutant(
+        "what was cancelled keeps SQLite's lock",
+        AUTO,
+        "app/db/sqlite.py",
+        "        await sqlite.rollback()\n",
+        "",
+        LEAKS,
+    ),
+    Mutant(
+        "a cancelled unit saves",
+        SYNC_MANUAL,
+        "app/db/units.py",
+        "if cancelled.is_set():",
+        "if False:",
+        CANCELLING,
+    ),
+    Mutant(
+        "a cancelled unit gives its place back too early",
+        SYNC_AUTO_UNIT,
+        "app/db/units.py",
+        "                await wait({working})\n            raise\n",
+        "                raise\n",
+        CANCELLING,
     ),
     # S7: read-only
     Mutant(

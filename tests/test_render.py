@@ -80,6 +80,7 @@ FILES = {
     "tests/session/conftest.py",
     "tests/session/probe.py",
     "tests/session/test_admission.py",
+    "tests/session/test_cancelling.py",
     "tests/session/test_commit.py",
     "tests/session/test_dependencies.py",
     "tests/session/test_engine.py",

@@ -2,9 +2,18 @@
 {% block code %}
 """SQLite with real transactions, foreign keys and timeouts."""
 
+{% if cookiecutter.io == 'async' %}
+import time
+from asyncio import CancelledError
+from contextlib import suppress
+from typing import Any
+
+from anyio import CancelScope
+{% else %}
 import time
 from typing import Any
 
+{% endif %}
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
@@ -87,6 +96,19 @@ def prepare_sqlite(engine: Engine, settings: Settings, *, read_only: bool) -> No
         if state.asyncio_safe and driver and driver.in_transaction:
             connection.rollback()
 
+{% if cookiecutter.io == 'async' %}
+    @event.listens_for(engine, "invalidate")
+    def invalidate(
+        connection: DBAPIConnection,
+        entry: ConnectionPoolEntry,
+        _error: BaseException | None,
+    ) -> None:
+        # A cancelled statement goes on in the driver's thread: from now on it is late.
+        entry.info["deadline"] = 0
+        driver: Any = connection
+        driver.run_async(_roll_back_and_close)
+
+{% endif %}
     @event.listens_for(engine, "before_cursor_execute")
     def start_clock(connection: Connection, *execution: Any) -> None:
         context = execution[3]
@@ -98,6 +120,16 @@ def prepare_sqlite(engine: Engine, settings: Settings, *, read_only: bool) -> No
         connection.info["deadline"] = deadline
 
 
+{% if cookiecutter.io == 'async' %}
+async def _roll_back_and_close(sqlite: Any) -> None:
+    # Closing alone would leave the lock to a cursor that lives until Python collects
+    # it. Cancelled again, this must not keep the connection from the pool.
+    with CancelScope(shield=True), suppress(CancelledError):
+        await sqlite.rollback()
+        await sqlite.close()
+
+
+{% endif %}
 def _busy_timeout(milliseconds: str) -> str:
     # Here, 0 would be no patience at all.
     return f"PRAGMA busy_timeout = {int(milliseconds) or 86_400_000}"

@@ -8,13 +8,17 @@ holds a thread, a place or a connection.
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 {% else %}
+from asyncio import CancelledError, create_task, wait
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from threading import Event
 {% endif %}
 from typing import Concatenate, ParamSpec, TypeVar
 
 {% if cookiecutter.io == 'sync' %}
-from anyio import to_thread
+from anyio import CancelScope, to_thread
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 {% endif %}
 from tenacity import (
     AsyncRetrying,
@@ -73,12 +77,36 @@ async def _run(
     scope: AbstractContextManager[SessionT],
     function: Callable[[SessionT], T],
 ) -> T:
+    cancelled = Event()
+
+    def refuse_if_cancelled(_session: Session) -> None:
+        if cancelled.is_set():
+            raise CancelledError
+
     def work() -> T:
-        with scope as session:
-            return function(session)
+        with scope as unit:
+{% endif %}
+{% if cookiecutter.io == 'sync' and cookiecutter.pattern == 'unit_of_work' %}
+            session = unit.session if isinstance(unit, UnitOfWork) else unit
+            event.listen(session, "before_commit", refuse_if_cancelled)
+{% endif %}
+{% if cookiecutter.io == 'sync' and cookiecutter.pattern == 'repository' %}
+            event.listen(unit, "before_commit", refuse_if_cancelled)
+{% endif %}
+{% if cookiecutter.io == 'sync' %}
+            return function(unit)
 
     async with admission.place():
-        return await to_thread.run_sync(work)
+        working = create_task(to_thread.run_sync(work))
+        try:
+            await wait({working})
+        except CancelledError:
+            # A thread cannot be stopped: it has the place until it ends.
+            cancelled.set()
+            with CancelScope(shield=True):
+                await wait({working})
+            raise
+        return working.result()
 {% endif %}
 
 
@@ -100,7 +128,10 @@ async def read_alone(
 async def write_alone(
     database: Database, function: Writing[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """Return `function(unit, …)`, which writes, and saves as services do."""
+    """Return `function(unit, …)`, which writes, and saves as services do.
+
+    Cancelled before its COMMIT has begun, it saves nothing (S3).
+    """
     return await _run(
         database.write_admission,
         _open_unit(database),

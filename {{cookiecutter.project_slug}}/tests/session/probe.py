@@ -28,8 +28,15 @@ from app.routing import Router
 from app.streaming import JsonLines
 
 router = Router(prefix="/notes")
-# What `hold` waits for.
+# A statement that takes far too long.
+SLOW = text(
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+    " WHERE i < 1000000000) SELECT max(i) FROM n"
+)
+# What `hold` waits for, and `save_slowly`.
 gate = threading.Event()
+# Whether `save_slowly` has begun.
+saving = threading.Event()
 # Whether a stream has sent something.
 streaming = threading.Event()
 # What background tasks have seen.
@@ -140,6 +147,18 @@ async def save(db: WriteDep, note: NoteIn) -> Note:
     """Save a note."""
     async with unit(db) as session:
         return await add(session, note)
+
+
+async def save_slowly(db: WriteDep, note: NoteIn) -> None:
+    """Save a note when the gate opens."""
+    async with unit(db) as session:
+        await add(session, note)
+        saving.set()
+{% if cookiecutter.io == 'async' %}
+        await to_thread.run_sync(gate.wait, 10, abandon_on_cancel=True)
+{% else %}
+        gate.wait(10)
+{% endif %}
 
 
 async def rename(db: WriteDep, id: int, text: str) -> bool:
@@ -346,10 +365,5 @@ async def lines(session: ReadSession) -> AsyncIterator[str]:
 async def slow(db: SnapshotDep) -> None:
     """Run a statement that takes far too long."""
     await db.connection()
-    await db.scalar(
-        text(
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
-            " WHERE i < 1000000000) SELECT max(i) FROM n"
-        )
-    )
+    await db.scalar(SLOW)
 {% endblock %}

@@ -6,19 +6,18 @@
 import asyncio
 import contextlib
 import gc
-{% endif %}
 import logging
-{% if cookiecutter.io == 'async' %}
 from collections.abc import AsyncIterator, Awaitable, Callable
-{% endif %}
+from functools import partial
+from typing import Any
 
-{% if cookiecutter.io == 'async' %}
 import anyio
-{% endif %}
 import pytest
-{% if cookiecutter.io == 'async' %}
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, ProgrammingError
 {% else %}
+import logging
+
+import pytest
 from sqlalchemy.exc import InvalidRequestError, ProgrammingError
 {% endif %}
 from starlette.testclient import TestClient
@@ -31,7 +30,11 @@ from app.db.session import Database, ReadSession
 from app.db.session import Database
 {% endif %}
 from app.main import create_app
+{% if cookiecutter.io == 'async' %}
+from tests.session.probe import SLOW, Note, count, count_apart
+{% else %}
 from tests.session.probe import Note, count
+{% endif %}
 from tests.support import count_leaks
 
 
@@ -159,6 +162,83 @@ async def test_a_cancelled_task_gives_the_connection_back(database: Database) ->
     assert await count_leaks(database) == 0
     async with database.read() as reader:
         assert await count(reader) == 0
+
+
+async def run_slowly(session: ReadSession, running: asyncio.Event) -> None:
+    """Run a statement that takes far too long, and tell when it does."""
+    connection = await (await session.connection()).get_raw_connection()
+    driver: Any = connection.driver_connection
+    begin = partial(asyncio.get_running_loop().call_soon_threadsafe, running.set)
+    await driver.set_trace_callback(lambda _statement: begin())
+    await session.execute(SLOW)
+
+
+async def hold_the_lock(database: Database, running: asyncio.Event) -> None:
+    async with database.write() as session:
+        await session.set_timeouts(statement=20)
+        session.add(Note(text="lost"))
+        await session.flush()
+        await run_slowly(session, running)
+
+
+async def cancel_task(database: Database) -> None:
+    running = asyncio.Event()
+    task = asyncio.create_task(hold_the_lock(database, running))
+    await running.wait()
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+
+
+async def cancel_group(database: Database) -> None:
+    running = asyncio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(hold_the_lock, database, running)
+        await running.wait()
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("keep_garbage")
+@pytest.mark.parametrize("cancel", [cancel_task, cancel_group])
+async def test_a_cancelled_statement_ends_and_gives_the_lock_back(
+    cancel: Callable[[Database], Awaitable[None]],
+    database: Database,
+    notes_settings: Settings,
+) -> None:
+    if not notes_settings.is_sqlite:
+        pytest.skip("PostgreSQL locks rows, and its drivers cancel what runs there")
+    tasks = len(asyncio.all_tasks())
+    with anyio.fail_after(10):
+        await cancel(database)
+    async with database.write() as session:
+        session.add(Note(text="kept"))
+        await session.commit()
+    assert await count_apart(database) == 1
+    assert await count_leaks(database) == 0
+    assert len(asyncio.all_tasks()) == tasks
+
+
+async def test_who_is_cancelled_in_two_ways_gives_the_connection_back(
+    database: Database,
+    notes_settings: Settings,
+) -> None:
+    if not notes_settings.is_sqlite:
+        pytest.skip("only SQLite's driver tells when a statement runs")
+    running = asyncio.Event()
+    scope = anyio.CancelScope()
+
+    async def read() -> None:
+        with scope:
+            async with database.read() as session:
+                await run_slowly(session, running)
+
+    task = asyncio.create_task(read())
+    await running.wait()
+    scope.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    assert await count_leaks(database) == 0
 
 
 {% endif %}
