@@ -233,8 +233,8 @@ MUTANTS = [
         "what was cancelled keeps SQLite's lock",
         AUTO,
         "app/db/sqlite.py",
-        "        await sqlite.rollback()\n",
-        "",
+        "await sqlite.rollback()",
+        "pass",
         LEAKS,
     ),
     Mutant(

@@ -125,8 +125,10 @@ async def _roll_back_and_close(sqlite: Any) -> None:
     # Closing alone would leave the lock to a cursor that lives until Python collects
     # it. Cancelled again, this must not keep the connection from the pool.
     with CancelScope(shield=True), suppress(CancelledError):
-        await sqlite.rollback()
-        await sqlite.close()
+        try:
+            await sqlite.rollback()
+        finally:
+            await sqlite.close()
 
 
 {% endif %}
