@@ -2,17 +2,15 @@
 {% block code %}
 """SQLite with real transactions, foreign keys and timeouts."""
 
-{% if cookiecutter.io == 'async' %}
 import time
+{% if cookiecutter.io == 'async' %}
 from asyncio import CancelledError
 from contextlib import suppress
+{% endif %}
 from typing import Any
 
+{% if cookiecutter.io == 'async' %}
 from anyio import CancelScope
-{% else %}
-import time
-from typing import Any
-
 {% endif %}
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection

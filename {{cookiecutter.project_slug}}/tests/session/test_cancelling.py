@@ -1,26 +1,19 @@
 """What is cancelled saves nothing, and leaves nothing behind (S3, S5)."""
 
+import asyncio
 {% if cookiecutter.io == 'sync' %}
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
-
-import pytest
-from anyio import CancelScope, to_thread
-
-from app.config import Settings
-from app.db.session import Database
-{% else %}
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
-
-import pytest
-from anyio import CancelScope, to_thread
-
-from app.db.session import Database
 {% endif %}
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from anyio import CancelScope, to_thread
+
+{% if cookiecutter.io == 'sync' %}
+from app.config import Settings
+{% endif %}
+from app.db.session import Database
 from app.db.units import read_alone, serializable, write_alone
 from tests.session import probe as notes
 

@@ -6,7 +6,9 @@
 import asyncio
 import contextlib
 import gc
+{% endif %}
 import logging
+{% if cookiecutter.io == 'async' %}
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -15,7 +17,6 @@ import anyio
 import pytest
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, ProgrammingError
 {% else %}
-import logging
 
 import pytest
 from sqlalchemy.exc import InvalidRequestError, ProgrammingError
