@@ -176,7 +176,14 @@ def shop(
         assert client.get("/health/database").json()["checked_out"] == 1
         before, found, trace = service.log.partition("Traceback")
         assert not found, before[-500:] + found + trace[:4_000]
-        note(requests=service.log.count(" HTTP/1.1"))
+
+
+@pytest.fixture(autouse=True)
+def counted(shop: Shop) -> Iterator[None]:
+    """Note how many requests a test has sent."""
+    before = shop.service.log.count(" HTTP/1.1")
+    yield
+    note(requests=shop.service.log.count(" HTTP/1.1") - before)
 
 
 PROBLEM = {"type", "title", "status", "detail", "instance"}
