@@ -115,7 +115,7 @@ def test_the_files_that_are_named_exist(bake: Bakery) -> None:
         for name in files_in(bake(**answers, example=example))
     )
     named = {*re.findall(r"`([\w./-]+(?:/|\.(?:md|py|toml)))`", TEXT)}
-    assert "app/db/unit_of_work.py" in named
+    assert "app/transaction.py" in named
     assert [name for name in sorted(named) if f"/{name}" not in rendered] == []
 
 

@@ -92,7 +92,7 @@ MUTANTS = [
     Mutant(
         "the session ends after the answer",
         AUTO,
-        "app/db/dependencies.py",
+        "app/dependencies.py",
         'scope="function"',
         'scope="request"',
         COMMIT,
@@ -109,7 +109,7 @@ MUTANTS = [
     Mutant(
         "an error answer is saved",
         AUTO,
-        "app/db/dependencies.py",
+        "app/dependencies.py",
         ERROR_ANSWER,
         "",
         COMMIT,
@@ -125,7 +125,7 @@ MUTANTS = [
     Mutant(
         "a unit that fails is committed",
         SYNC_AUTO_UNIT,
-        "app/db/unit_of_work.py",
+        "app/transaction.py",
         LEAVING,
         "        self.commit()\n",
         "tests/session/test_unit_of_work.py",
@@ -133,7 +133,7 @@ MUTANTS = [
     Mutant(
         "leaving a unit discards nothing",
         MANUAL_UNIT,
-        "app/db/unit_of_work.py",
+        "app/transaction.py",
         "        await self.rollback()\n\n    async def add",
         "        pass\n\n    async def add",
         "tests/session/test_unit_of_work.py",
@@ -141,7 +141,7 @@ MUTANTS = [
     Mutant(
         "a rollback expires what was loaded",
         SYNC,
-        "app/db/unit_of_work.py",
+        "app/transaction.py",
         "        self.session.expunge_all()\n",
         "",
         "tests/session/test_unit_of_work.py",
@@ -240,7 +240,7 @@ MUTANTS = [
     Mutant(
         "a cancelled unit saves",
         SYNC_MANUAL,
-        "app/db/units.py",
+        "app/run.py",
         "if cancelled.is_set():",
         "if False:",
         CANCELLING,
@@ -248,7 +248,7 @@ MUTANTS = [
     Mutant(
         "a cancelled unit gives its place back too early",
         SYNC_AUTO_UNIT,
-        "app/db/units.py",
+        "app/run.py",
         "                await wait({working})\n            raise\n",
         "                raise\n",
         CANCELLING,
@@ -298,7 +298,7 @@ MUTANTS = [
     Mutant(
         "again in the failed transaction",
         AUTO,
-        "app/db/units.py",
+        "app/run.py",
         "    return await retrying(attempt)\n",
         SAME_SESSION,
         UNITS,
@@ -306,7 +306,7 @@ MUTANTS = [
     Mutant(
         "a place is held while it waits to run again",
         AUTO,
-        "app/db/units.py",
+        "app/run.py",
         "    return await retrying(attempt)\n",
         HOLDING_A_PLACE,
         UNITS,
@@ -314,7 +314,7 @@ MUTANTS = [
     Mutant(
         "again after a commit",
         MANUAL_UNIT,
-        "app/db/units.py",
+        "app/run.py",
         "is_retryable(error) and not has_committed",
         "is_retryable(error)",
         UNITS,
@@ -322,7 +322,7 @@ MUTANTS = [
     Mutant(
         "never again",
         SYNC,
-        "app/db/units.py",
+        "app/run.py",
         "is_retryable(error) and not has_committed",
         "False",
         UNITS,
@@ -389,7 +389,7 @@ MUTANTS = [
     Mutant(
         "what fails in the background is not logged",
         AUTO,
-        "app/db/units.py",
+        "app/run.py",
         'logger.exception("in the background: %s failed", name)',
         "return",
         UNITS,
@@ -406,7 +406,7 @@ MUTANTS = [
     Mutant(
         "a stream's session ends before it",
         AUTO,
-        "app/db/dependencies.py",
+        "app/dependencies.py",
         'scope="request"',
         'scope="function"',
         STREAMS,

@@ -38,7 +38,7 @@ FILES = {
     "app/db/__init__.py",
     "app/db/admission.py",
     "app/db/base.py",
-    "app/db/dependencies.py",
+    "app/dependencies.py",
     "app/db/discovery.py",
     "app/db/engine.py",
     "app/db/errors.py",
@@ -53,7 +53,7 @@ FILES = {
     "app/db/session.py",
     "app/db/sqlite.py",
     "app/db/timeouts.py",
-    "app/db/units.py",
+    "app/run.py",
     "app/health.py",
     "app/logs.py",
     "app/main.py",
@@ -106,11 +106,11 @@ CHANGES = {"app/db/changes.py", "tests/session/test_changes.py"}
 # What stands only where an answer asks for it.
 FILES_WITH: dict[tuple[str, str | bool], set[str]] = {
     ("example", True): {
-        "app/auth/__init__.py",
-        "app/auth/dependencies.py",
-        "app/auth/passwords.py",
-        "app/auth/router.py",
-        "app/auth/tokens.py",
+        "app/users/__init__.py",
+        "app/users/dependencies.py",
+        "app/users/passwords.py",
+        "app/users/router.py",
+        "app/users/tokens.py",
         "app/orders/__init__.py",
         "app/orders/fulfilment.py",
         "app/orders/models.py",
@@ -149,7 +149,7 @@ FILES_WITH: dict[tuple[str, str | bool], set[str]] = {
     ("commit", "manual"): CHANGES,
     ("pattern", "unit_of_work"): CHANGES
     | {
-        "app/db/unit_of_work.py",
+        "app/transaction.py",
         "tests/session/test_unit_of_work.py",
     },
 }

@@ -387,15 +387,15 @@ import anyio
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from app.config import load_settings
+from app.db.database import Database
 from app.db.errors import sqlstate
-from app.db.session import Database
-from app.db.units import read_alone
+from app.run import run_read
 
 def write(session):
     return session.scalar(text("UPDATE products SET price = 3 RETURNING 3"))
 
 try:
-    anyio.run(read_alone, Database(load_settings()), write)
+    anyio.run(run_read, Database(load_settings()), write)
 except DBAPIError as error:
     print(sqlstate(error))
 """

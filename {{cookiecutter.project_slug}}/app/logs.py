@@ -1,30 +1,11 @@
-"""Logging, with the id and the route of the request that a line belongs to."""
+"""Logging, with the id of the request that a line belongs to."""
 
 import logging
 import logging.config
-from contextvars import ContextVar
 
-from starlette.types import Scope
+from app.context import current_request_id
 
 logger = logging.getLogger("app")
-
-# The ASGI scope of the request being served; routing adds the route to it.
-request_scope: ContextVar[Scope | None] = ContextVar("request_scope", default=None)
-
-
-def current_request_id() -> str:
-    """Return the request's id, `-` outside requests."""
-    scope = request_scope.get()
-    return str(scope["state"]["request_id"]) if scope else "-"
-
-
-def current_route() -> str:
-    """Return method and path template, as in `GET /products/{id}`."""
-    scope = request_scope.get()
-    if not scope:
-        return "no request"
-    path = getattr(scope.get("route"), "path", scope["path"])
-    return f"{scope['method']} {path}"
 
 
 class RequestIdFilter(logging.Filter):

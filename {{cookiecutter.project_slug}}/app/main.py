@@ -1,5 +1,6 @@
 """The application: `uvicorn app.main:app` serves it."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,26 +10,24 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
 from app import health
-{% if cookiecutter.example %}
-from app.auth.passwords import Passwords
-from app.auth.router import router as auth
-from app.auth.tokens import Tokens
-{% endif %}
 from app.config import PROJECT, PYPROJECT, Settings, load_settings
-from app.db import health as database_health
 from app.db import migrations
-from app.db.metrics import observe
-from app.db.session import Database
+from app.db.database import Database
+from app.dependencies import check_routes
 from app.logs import configure_logging
+from app.metrics import observe
 from app.middleware import RequestMiddleware
 {% if cookiecutter.example %}
+from app.orders import catalogue
 from app.orders.router import router as orders
 {% endif %}
 from app.problems import add_problem_handlers
 {% if cookiecutter.example %}
 from app.products.router import router as products
+from app.users import sign_in, transfers
+from app.users.passwords import Passwords
 from app.users.router import router as users
-from app.users.transfers import router as transfers
+from app.users.tokens import Tokens
 {% endif %}
 
 # How long the end of the process waits for requests to give back their connections.
@@ -36,15 +35,18 @@ DRAIN_SECONDS = 5
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Return the application; it connects to nothing before it is started (S6)."""
+    """Return the application; it connects to nothing before it is started."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        check_routes(app)  # those that were added since, as well
         if settings.is_sqlite and settings.environment == "development":
             await to_thread.run_sync(migrations.upgrade, settings)
         app.state.outdated_revisions = migrations.outdated_revisions(settings)
         app.state.database = database = Database(settings)
         observe(database)
+        if settings.environment != "test":
+            _spare_the_garbage_collector()
         try:
             yield
         finally:
@@ -82,16 +84,28 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["X-Request-ID"],
         )
-    app.include_router(health.router)
-    app.include_router(database_health.router)
+    # In the order of their traffic: FastAPI asks one router after the other.
 {% if cookiecutter.example %}
-    app.include_router(auth)
-    app.include_router(users)
-    app.include_router(transfers)
     app.include_router(products)
+    app.include_router(catalogue.router)
     app.include_router(orders)
+    app.include_router(users)
+    app.include_router(transfers.router)
+    app.include_router(sign_in.router)
 {% endif %}
+    app.include_router(health.router)
+    check_routes(app)
     return app
+
+
+def _spare_the_garbage_collector() -> None:
+    """Let it look only at what requests make, not at all that was imported.
+
+    A full collection of a started service takes about 80 ms, and sets the p99.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 app = create_app(load_settings())

@@ -1,22 +1,22 @@
-"""What surrounds every request: its id, the last answer to an error, the size limit."""
+"""What surrounds every request: its id, the last answer to an error, a size limit."""
 
 import re
 from asyncio import CancelledError
 from http import HTTPStatus
 from uuid import uuid4
 
-from fastapi import Request
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.logs import current_route, logger, request_scope
+from app.context import current_route, has_committed, request_scope
+from app.db.errors import FAILED, FAILED_AFTER_COMMIT
+from app.logs import logger
 from app.problems import ProblemResponse
 
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestMiddleware:
-    """Gives the request an id, which the client gets as `X-Request-ID` (S18).
+    """Gives the request an id, which the client gets as `X-Request-ID`.
 
     An exception that nothing else took becomes a 500 here rather than in the server,
     which would close the connection without a word.
@@ -32,57 +32,57 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request = Request(scope, receive)
-        request_id = request.headers.get("X-Request-ID", "")
+        headers = dict(scope["headers"])
+        request_id = headers.get(b"x-request-id", b"")
         if not _ID.fullmatch(request_id):
-            request_id = uuid4().hex
-        request.state.request_id = request_id
+            request_id = uuid4().hex.encode()
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
         started = False
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                message["headers"].append((b"x-request-id", request_id))
             await send(message)
 
         token = request_scope.set(scope)
         try:
-            if self._is_too_large(request):
-                answer = ProblemResponse(
-                    request,
+            # Servers refuse a Content-Length that is no number.
+            announced = headers.get(b"content-length", b"")
+            if announced.isdigit() and float(announced) > self.max_body_size:
+                response = ProblemResponse(
+                    scope["path"],
                     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                     f"The body may have at most {self.max_body_size} bytes.",
                 )
-                await answer(scope, receive, send_with_id)
+                await response(scope, receive, send_with_id)
             else:
                 await self.app(scope, receive, send_with_id)
         except CancelledError:
             # At its end, the server waits for requests no longer than it is told to.
             if not started:
-                answer = ProblemResponse(
-                    request,
-                    HTTPStatus.SERVICE_UNAVAILABLE,
-                    "The service is shutting down. Try again.",
-                    type="shutting-down",
-                    headers={"Retry-After": "5"},
-                )
-                await answer(scope, receive, send_with_id)
+                response = _shutting_down(scope["path"])
+                await response(scope, receive, send_with_id)
             raise
         except Exception:
             logger.exception("%s failed", current_route())
             if started:
-                raise  # cut the connection: what was sent is not the whole answer
-            answer = ProblemResponse(
-                request,
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-                "Something went wrong on our side.",
-            )
-            await answer(scope, receive, send_with_id)
+                raise  # cut the connection: what was sent is not the whole response
+            response = ProblemResponse(scope["path"], FAILED.status, FAILED.detail)
+            await response(scope, receive, send_with_id)
         finally:
             request_scope.reset(token)
 
-    def _is_too_large(self, request: Request) -> bool:
-        announced = request.headers.get("Content-Length", "")
-        # Servers refuse a Content-Length that is no number.
-        return announced.isdecimal() and float(announced) > self.max_body_size
+
+def _shutting_down(path: str) -> ProblemResponse:
+    if has_committed():
+        problem = FAILED_AFTER_COMMIT
+        return ProblemResponse(path, problem.status, problem.detail, type=problem.type)
+    return ProblemResponse(
+        path,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The service is shutting down. Try again.",
+        type="shutting-down",
+        headers={"Retry-After": "5"},
+    )

@@ -12,8 +12,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from app.db.errors import BUSY, EXHAUSTED, DatabaseError, describe
-from app.logs import current_route, logger
+from app.context import current_route, has_committed
+from app.db.errors import (
+    BUSY,
+    EXHAUSTED,
+    FAILED_AFTER_COMMIT,
+    UNKNOWN_COMMIT,
+    DatabaseError,
+    to_problem,
+)
+from app.logs import logger
 from app.schemas import Problem
 
 # Of a request that does not fit its schema.
@@ -67,7 +75,7 @@ class ProblemResponse(Response):
 
     def __init__(
         self,
-        request: Request,
+        path: str,
         status: int,
         detail: str,
         *,
@@ -81,7 +89,7 @@ class ProblemResponse(Response):
             "title": HTTPStatus(status).phrase if is_known else "Error",
             "status": int(status),
             "detail": detail,
-            "instance": request.url.path,
+            "instance": path,
             **members,
         }
         # ASCII output: a lone surrogate from the request cannot break the answer.
@@ -101,12 +109,16 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-async def _answer_problem(request: Request, error: ProblemError) -> Response:
+async def _on_problem(request: Request, error: ProblemError) -> Response:
     # 505 is the client's mistake.
     if 500 <= error.status < 505:
         logger.error("%s: %s", current_route(), error.detail, exc_info=error)
     return ProblemResponse(
-        request, error.status, error.detail, type=error.type, headers=error.headers
+        request.scope["path"],
+        error.status,
+        error.detail,
+        type=error.type,
+        headers=error.headers,
     )
 
 
@@ -118,17 +130,17 @@ def _allowed_methods(request: Request, path: str) -> set[str]:
     return {method for each in same for method in each.methods or ()}
 
 
-async def _answer_http_exception(request: Request, error: HTTPException) -> Response:
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
     headers = error.headers
     route = request.scope.get("route")
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and route:
         headers = {"Allow": ", ".join(sorted(_allowed_methods(request, route.path)))}
     return ProblemResponse(
-        request, error.status_code, str(error.detail), headers=headers
+        request.scope["path"], error.status_code, str(error.detail), headers=headers
     )
 
 
-async def _answer_validation_error(
+async def _on_validation_error(
     request: Request, error: RequestValidationError
 ) -> Response:
     # Only where and what: the input is not echoed, it may hold a password. And only
@@ -138,7 +150,7 @@ async def _answer_validation_error(
         for each in error.errors()[:MOST_ERRORS]
     ]
     return ProblemResponse(
-        request,
+        request.scope["path"],
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "The request does not fit its schema.",
         type="validation-error",
@@ -146,25 +158,32 @@ async def _answer_validation_error(
     )
 
 
-async def _answer_database_error(request: Request, error: Exception) -> Response:
-    outcome = describe(error)
-    if outcome in {BUSY, EXHAUSTED}:
-        logger.warning("%s: %s", current_route(), outcome.type)
-    elif outcome.status >= 500:
-        logger.error("%s: %s", current_route(), outcome.type, exc_info=error)
+async def _on_database_error(request: Request, error: Exception) -> Response:
+    problem = to_problem(error)
+    # "Try again" would be wrong, and "nothing was saved" a lie.
+    if problem.status > 500 and problem is not UNKNOWN_COMMIT and has_committed():
+        problem = FAILED_AFTER_COMMIT
+    if problem in {BUSY, EXHAUSTED}:
+        logger.warning("%s: %s", current_route(), problem.type)
+    elif problem.status >= 500:
+        logger.error("%s: %s", current_route(), problem.type, exc_info=error)
     else:
         # Quoted: the text may hold the client's values, and line breaks in them.
-        logger.info("%s: %s: %r", current_route(), outcome.type, str(error))
-    headers = {"Retry-After": str(outcome.retry_after)} if outcome.retry_after else {}
+        logger.info("%s: %s: %r", current_route(), problem.type, str(error))
+    headers = {"Retry-After": str(problem.retry_after)} if problem.retry_after else {}
     return ProblemResponse(
-        request, outcome.status, outcome.detail, type=outcome.type, headers=headers
+        request.scope["path"],
+        problem.status,
+        problem.detail,
+        type=problem.type,
+        headers=headers,
     )
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Answer every error that `app` raises with a problem (S17, S18)."""
-    app.exception_handler(ProblemError)(_answer_problem)
-    app.exception_handler(HTTPException)(_answer_http_exception)
-    app.exception_handler(RequestValidationError)(_answer_validation_error)
+    """Answer every error that `app` raises with a problem."""
+    app.exception_handler(ProblemError)(_on_problem)
+    app.exception_handler(HTTPException)(_on_http_exception)
+    app.exception_handler(RequestValidationError)(_on_validation_error)
     for error_class in (DatabaseError, SQLAlchemyError):
-        app.exception_handler(error_class)(_answer_database_error)
+        app.exception_handler(error_class)(_on_database_error)

@@ -1,4 +1,4 @@
-"""Answers of any length: complete, or visibly cut (S13)."""
+"""Responses of any length: complete, or visibly cut."""
 
 {% if cookiecutter.io == 'async' %}
 from asyncio import create_task, wait
@@ -18,12 +18,12 @@ from fastapi import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 
-from app.db.places import get_database
 from app.problems import ProblemError
+from app.routing import get_database
 
 
 class TooOldError(ProblemError):
-    """The client speaks a version of HTTP that cannot carry the answer."""
+    """The client speaks a version of HTTP that cannot carry the response."""
 
     status = HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
 
@@ -59,8 +59,8 @@ class JsonLines(StreamingResponse):
     async def stream_response(self, send: Send) -> None:
         """Send everything, or raise `TimeoutError`; and let go of the database."""
 {% if cookiecutter.io == 'async' %}
-        # A task of its own is cancelled once. What is cancelled as part of a group is
-        # so again at each step, even while it gives its connection back.
+        # Task groups cancel at every await, which would interrupt returning the
+        # connection; a separate task is cancelled once.
         sending = create_task(super().stream_response(send))
         try:
             done, _ = await wait({sending}, timeout=self.timeout or None)

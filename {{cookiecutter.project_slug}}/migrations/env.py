@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from app.config import Settings, load_settings
 from app.db.base import metadata
-from app.db.discovery import import_models
+from app.db.database import import_models
 from app.db.engine import make_engine
 
 # Alembic compares the database with the models that are imported, and would drop the

@@ -20,8 +20,8 @@ from sqlalchemy.schema import CreateTable
 from starlette.testclient import TestClient
 
 from app.config import Settings
+from app.db.database import Database
 from app.db.engine import make_engine
-from app.db.session import Database
 
 T = TypeVar("T")
 
@@ -136,7 +136,7 @@ async def count_leaks(database: Database) -> int:
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             " AND state LIKE 'idle in transaction%' AND pid <> pg_backend_pid()"
         )
-        async with database.probe_engine.connect() as connection:
+        async with database.readiness_engine.connect() as connection:
             leaks += await connection.scalar(query) or 0
     return leaks
 {% endblock %}

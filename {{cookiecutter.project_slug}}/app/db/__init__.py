@@ -1,1 +1,4 @@
-"""The session layer. Start with `session.py`: when does it commit?"""
+"""The session layer, a library that this project owns: no FastAPI, no feature in it.
+
+When does it commit? `app/transaction.py` says.
+"""

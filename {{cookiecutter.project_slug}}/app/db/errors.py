@@ -1,4 +1,4 @@
-"""What a database error means to a client: one map, by SQLSTATE (S17)."""
+"""What a database error means to a client: one map, by SQLSTATE."""
 
 from dataclasses import dataclass
 
@@ -21,9 +21,32 @@ class CommitOutcomeUnknownError(DatabaseError):
     """The connection was lost during COMMIT: saved or not, nobody here can tell."""
 
 
+class ForgottenCommitError(DatabaseError):
+    """A session changed something, and ended with neither commit nor rollback."""
+
+
+class SecondSessionError(DatabaseError):
+    """A request that holds a session asks for a second one.
+
+    Enough such requests at once hold all connections, and each waits for another's.
+    """
+
+
+class SnapshotNeededError(DatabaseError):
+    """A second statement, on a session that has no snapshot to read it from."""
+
+
+class LazyLoadError(DatabaseError):
+    """A relationship that nobody loaded was touched: a statement for each object."""
+
+
+class DetachedObjectError(DatabaseError):
+    """An object does not belong to the session that is to save it."""
+
+
 @dataclass(frozen=True)
-class Outcome:
-    """How a request ends: HTTP status, problem type, a sentence for the client."""
+class DatabaseProblem:
+    """What a client is told: HTTP status, problem type, a sentence."""
 
     status: int
     type: str
@@ -32,23 +55,37 @@ class Outcome:
     """Seconds for the `Retry-After` header."""
 
 
-EXISTS = Outcome(409, "already-exists", "Something with these values exists.")
-REFERENCED = Outcome(
-    409, "reference-conflict", "It refers to what is missing, or is still referred to."
+EXISTS = DatabaseProblem(409, "already-exists", "Something with these values exists.")
+REFERENCED = DatabaseProblem(
+    409,
+    "reference-conflict",
+    "It references something that does not exist, or is still referenced.",
 )
-INVALID = Outcome(422, "invalid-data", "The data breaks a rule of the database.")
-BUSY = Outcome(503, "database-busy", "Others hold what this needs. Try again.", 1)
-TOO_SLOW = Outcome(504, "database-timeout", "The database took too long.")
-UNAVAILABLE = Outcome(
+INVALID = DatabaseProblem(
+    422, "invalid-data", "The data breaks a rule of the database."
+)
+BUSY = DatabaseProblem(
+    503, "database-busy", "The data is locked by another request. Try again.", 1
+)
+TOO_SLOW = DatabaseProblem(504, "database-timeout", "The database took too long.")
+UNAVAILABLE = DatabaseProblem(
     503, "database-unavailable", "The database cannot be reached. Try again.", 5
 )
-EXHAUSTED = Outcome(503, "pool-exhausted", "Too much to do at once. Try again.", 1)
-UNKNOWN_COMMIT = Outcome(
+EXHAUSTED = DatabaseProblem(
+    503, "pool-exhausted", "The service is at capacity. Try again.", 1
+)
+UNKNOWN_COMMIT = DatabaseProblem(
     503,
     "commit-outcome-unknown",
-    "The connection was lost while saving: look before you try again.",
+    "The connection was lost while saving: it may have been saved. "
+    "Check before retrying.",
 )
-FAILED = Outcome(500, "about:blank", "Something went wrong on our side.")
+FAILED_AFTER_COMMIT = DatabaseProblem(
+    500,
+    "failed-after-commit",
+    "The change was saved, but the request failed afterwards. Do not repeat it.",
+)
+FAILED = DatabaseProblem(500, "about:blank", "Something went wrong on our side.")
 
 # Codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
 # Two characters stand for a whole class; the full code goes first.
@@ -115,7 +152,7 @@ def is_connection_lost(error: BaseException) -> bool:
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether the unit that failed so may succeed when all of it is run again (S9).
+    """Whether the transaction that failed so may succeed when all of it is run again.
 
     A deadlock, a serialization failure, a busy SQLite; or the connection was lost, but
     not in COMMIT, which would be `CommitOutcomeUnknownError`.
@@ -123,7 +160,7 @@ def is_retryable(error: BaseException) -> bool:
     return sqlstate(error) in {"40001", "40P01"} or is_connection_lost(error)
 
 
-def describe(error: BaseException) -> Outcome:
+def to_problem(error: BaseException) -> DatabaseProblem:
     """Return what the client is told about `error`."""
     if isinstance(error, CommitOutcomeUnknownError):
         return UNKNOWN_COMMIT
@@ -133,6 +170,6 @@ def describe(error: BaseException) -> Outcome:
         return UNAVAILABLE
     code = sqlstate(error) or ""
     for length in (5, 3, 2):
-        if outcome := BY_SQLSTATE.get(code[:length]):
-            return outcome
+        if problem := BY_SQLSTATE.get(code[:length]):
+            return problem
     return FAILED

@@ -13,9 +13,10 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.config import Settings
+from app.context import current_route
 from app.db.admission import connect_timeout
 from app.db.errors import DatabaseUnavailableError
-from app.logs import current_route, logger
+from app.logs import logger
 
 # A connection that was idle for so many seconds is asked whether it is alive; a
 # ping at every checkout would double the cost of a read.
@@ -46,7 +47,10 @@ def connect_in_time(
         args: Any,
         kwargs: Any,
     ) -> DBAPIConnection:
-        limits = [settings.database_connect_timeout or 86_400.0]
+        limits = [
+            settings.database_connect_timeout or 86_400,
+            settings.database_pool_timeout or 86_400,
+        ]
         if (left := connect_timeout.get()) is not None:
             limits.append(left)
         limit = min(limits) / (1 + len(stand_ins))

@@ -106,6 +106,7 @@ class Repository(ReadRepository[ModelT]):
 
         Raises `sqlalchemy.exc.IntegrityError` if it breaks a constraint.
         """
+        self.session.refuse_detached(instance, may_be_new=True)
         self.session.add(instance)
         await self.session.flush()
         return instance
@@ -145,8 +146,10 @@ class Repository(ReadRepository[ModelT]):
     async def update(self, instance: ModelT, values: Mapping[str, Any]) -> ModelT:
         """Set `values` in `instance` and send them.
 
-        Raises `sqlalchemy.exc.IntegrityError` if they break a constraint.
+        Raises `sqlalchemy.exc.IntegrityError` if they break a constraint,
+        `DetachedObjectError` if `instance` is not the session's.
         """
+        self.session.refuse_detached(instance)
         for name, value in values.items():
             setattr(instance, name, value)
         await self.session.flush()
@@ -155,8 +158,10 @@ class Repository(ReadRepository[ModelT]):
     async def delete(self, instance: ModelT) -> None:
         """Delete `instance`.
 
-        Raises `sqlalchemy.exc.IntegrityError` if something still refers to it.
+        Raises `sqlalchemy.exc.IntegrityError` if something still refers to it,
+        `DetachedObjectError` if `instance` is not the session's.
         """
+        self.session.refuse_detached(instance)
         await self.session.delete(instance)
         await self.session.flush()
 

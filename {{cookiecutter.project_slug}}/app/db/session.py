@@ -1,84 +1,90 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""The kinds of session: where a transaction begins, and where it ends.
+"""The session classes: what they refuse, and what they know about their changes.
 
-| kind       | for                    | transaction                              |
-| ---------- | ---------------------- | ---------------------------------------- |
-| `write`    | changing anything      | from the first statement to the commit   |
-| `read`     | one reading statement  | none: one round trip                     |
-| `snapshot` | several, of one moment | REPEATABLE READ, READ ONLY               |
+A `ReadSession` never commits, and the database refuses its writes. A `WriteSession`
+may go wherever a `ReadSession` may, not vice versa. Both come from `Database`;
+`app/transaction.py` says when one commits.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from types import TracebackType
-{% if cookiecutter.io == 'async' %}
-from typing import Any, NoReturn, Self, Unpack, cast
-{% else %}
-from typing import Any, Self, Unpack, cast
-{% endif %}
+import re
+from contextvars import ContextVar
+from typing import Any, Self, Unpack
 
-{% if cookiecutter.io == 'sync' %}
-from sqlalchemy import Connection
+from sqlalchemy import Connection, TextClause, event, inspect, select, tuple_
+from sqlalchemy.engine import Result
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
+{% if cookiecutter.orm == 'sqlalchemy' %}
+from sqlalchemy.ext.asyncio import AsyncSession
 {% endif %}
-{% if cookiecutter.io == 'sync' and cookiecutter.orm == 'sqlalchemy' %}
-from sqlalchemy.orm import Session, sessionmaker
-{% endif %}
-{% if cookiecutter.io == 'sync' and cookiecutter.orm == 'sqlmodel' %}
-from sqlalchemy.orm import sessionmaker
-{% endif %}
-{% if cookiecutter.io == 'async' and cookiecutter.orm == 'sqlalchemy' %}
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
-{% endif %}
-{% if cookiecutter.io == 'async' and cookiecutter.orm == 'sqlmodel' %}
-from sqlalchemy.ext.asyncio import AsyncConnection, async_sessionmaker
-{% endif %}
-from sqlalchemy.pool import Pool, QueuePool
+from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.session import ORMExecuteState, SessionTransaction
 {% if cookiecutter.orm == 'sqlmodel' %}
 from sqlmodel.ext.asyncio.session import AsyncSession
 {% endif %}
 
-from app.config import Settings
-from app.db.admission import Admission
-{% if cookiecutter.commit == 'manual' or cookiecutter.pattern == 'unit_of_work' %}
-from app.db.changes import refuse_forgotten_commit
-{% endif %}
-from app.db.discovery import import_models
-from app.db.engine import make_engine
-from app.db.guards import ENDED, ONE_STATEMENT, SnapshotNeededError
+from app.context import current_route, is_in_endpoint, note_commit
+from app.db.errors import (
+    DetachedObjectError,
+    ForgottenCommitError,
+    LazyLoadError,
+    SecondSessionError,
+    SnapshotNeededError,
+)
 from app.db.timeouts import Timeouts, set_local, timeout_parameters
+from app.logs import logger
 
-# Objects stay readable after the commit, and a session that has ended raises when it
-# is used again, instead of taking a connection that nobody gives back.
-_OPTIONS: dict[str, Any] = {"expire_on_commit": False, "close_resets_only": False}
-# A readiness probe is answered soon, or it is not ready.
-_PROBE: dict[str, Any] = {
-    "database_pool_size": 1,
-    "database_max_overflow": 0,
-    "database_pool_timeout": 2,
-    "database_connect_timeout": 2,
-    "database_statement_timeout": 2,
-    "database_lock_timeout": 1,
-}
+# Keys of a session's `info`.
+ONE_STATEMENT = "may run one statement"
+_CLOSED = "is closed"
+_COMMITTED = "has committed"
+_CHANGED = "transactions with changes"
+
+_WRITES = re.compile(r"\s*(insert|update|delete|merge|truncate)\b", re.IGNORECASE)
+
+# Tasks and threads that a request starts inherit it.
+_entered: ContextVar["ReadSession | None"] = ContextVar("entered", default=None)
 
 
 class ReadSession(AsyncSession):
     """A session for reading. The database refuses its writes."""
 
+{% if cookiecutter.io == 'async' %}
+    # Listeners on this class hear our own sessions, not every session of the process.
+    sync_session_class: type[Any] = type(
+        "SyncSession", (AsyncSession.sync_session_class,), {}
+    )
+
+{% endif %}
+    async def __aenter__(self) -> Self:
+        held = _entered.get()
+        if held is not None and _CLOSED not in held.info and is_in_endpoint():
+            raise SecondSessionError(
+                f"{current_route()} holds a session already, and a second connection "
+                "would deadlock the pool under load: use that session, or take no "
+                "WriteDep, ReadDep or SnapshotDep where a service runs in its own"
+            )
+        _entered.set(self)
+        return await super().__aenter__()
+
     async def close(self) -> None:
-        """End it for good, and for all tasks; its connection goes back to the pool."""
-        self.info[ENDED] = True
-        await super().close()
+        """Close it for good, for all tasks; its connection goes back to the pool."""
+        self.info[_CLOSED] = True
+        try:
+            await super().close()
+        except DBAPIError as error:
+            # Its work is done; who did it is not to suffer.
+            logger.warning("%s: connection lost on return: %r", current_route(), error)
 
     async def set_timeouts(self, **seconds: Unpack[Timeouts]) -> None:
-        """Give this transaction timeouts of its own; they end with it (S10).
+        """Give this transaction timeouts of its own, in seconds; they end with it.
 
-        SQLite takes its only lock when the transaction begins, so that `lock` is for
-        the first call of all there, which waits for it; and it ends no idle one.
-        Raises `SnapshotNeededError` where each statement is a transaction.
+        On SQLite, set `lock` before the first statement: BEGIN takes the only lock.
+        `idle_in_transaction` has no effect there. Raises `SnapshotNeededError` where
+        each statement is a transaction.
         """
         if ONE_STATEMENT in self.info:
-            raise SnapshotNeededError("take SnapshotDep to set timeouts")
+            raise SnapshotNeededError("use SnapshotDep to set timeouts")
         parameters = timeout_parameters(**seconds)
         if not parameters:
             return
@@ -93,179 +99,165 @@ class ReadSession(AsyncSession):
 
 
 class WriteSession(ReadSession):
-    """A session for writing; it may go wherever a `ReadSession` may, not vice versa."""
+    """A session for writing. It saves nothing that nobody commits."""
 
-    has_committed = False
+    left_undecided = False
+    """Whether a unit of work ended with changes that nobody had committed."""
 
-{% if cookiecutter.io == 'async' %}
-    def begin(self) -> NoReturn:
-        """Raise: `async with session.begin():` would commit past `commit()`."""
-        raise RuntimeError("use commit(): what has committed must not run again")
+    async def __aexit__(self, exc_type: Any, exc: Any, traceback: Any) -> None:
+        is_forgotten = exc_type is None and (self.left_undecided or self.has_changes)
+        await super().__aexit__(exc_type, exc, traceback)
+        if is_forgotten:
+            raise ForgottenCommitError(
+                "changes were made, but neither commit() nor rollback() was called"
+            )
 
-{% else %}
-    def begin(self, nested: bool = False) -> Any:
-        """Begin a savepoint; otherwise raise: it would commit past `commit()`."""
-        if not nested:
-            raise RuntimeError("use commit(): what has committed must not run again")
-        return super().begin(nested=True)
+    @property
+    def has_changes(self) -> bool:
+        """Whether the ORM changed something that is not yet committed or rolled back.
 
-{% endif %}
-    async def commit(self) -> None:
-        """Save everything since the last commit.
-
-        Raises `CommitOutcomeUnknownError` if the connection breaks meanwhile.
+        Statements that go past the session, on its connection, are not seen.
         """
-        await super().commit()
-        self.has_committed = True
+        return bool(
+            self.info.get(_CHANGED)
+            or self.new
+            or self.deleted
+            or any(self.is_modified(changed) for changed in self.dirty)
+        )
+
+    @property
+    def committed(self) -> bool:
+        """Whether a transaction of this session was committed."""
+        return _COMMITTED in self.info
+
+    async def rollback(self) -> None:
+        """Discard what was not committed. What was loaded stays readable.
+
+        If there was something to discard, what was loaded is detached, since it may
+        hold discarded values; what was added may be added again.
+        """
+        if not self.in_transaction():
+            return
+        is_discarding = self.has_changes
+        loaded = [(each, _loaded_values(each)) for each in self.identity_map.values()]
+        await super().rollback()
+        # SQLAlchemy has expired them: reading one would need a statement.
+        for instance, values in loaded:
+            if instance in self and is_discarding:
+                self.expunge(instance)
+            if inspect(instance).has_identity:
+                for name, value in values.items():
+                    set_committed_value(instance, name, value)
+
+    def refuse_detached(self, instance: object, *, may_be_new: bool = False) -> None:
+        """Raise `DetachedObjectError` unless a change of `instance` would be saved."""
+        state: Any = inspect(instance)
+        if instance in self or (may_be_new and state.transient):
+            return
+        raise DetachedObjectError(
+            f"this {type(instance).__name__} does not belong to the session (it is "
+            "another session's, or was rolled back): load it again before changing it"
+        )
 
 
-class Database:
-    """The engines and their sessions; made when the app starts, disposed at its end.
+def _loaded_values(instance: object) -> dict[str, Any]:
+    state: Any = inspect(instance)
+    return {name: state.dict[name] for name in state.attrs.keys() & state.dict.keys()}
 
-    One pool writes, one reads, and a single connection answers whether the database
-    is ready, whatever the pools are doing. A script makes one by
-    `async with Database(load_settings()) as database:` (S12).
+
+def _note_change(session: Any) -> None:
+    transaction = session.get_nested_transaction() or session.get_transaction()
+    session.info.setdefault(_CHANGED, set()).add(transaction)
+
+
+@event.listens_for(ReadSession.sync_session_class, "after_begin")
+def _after_begin(
+    session: Any, _transaction: SessionTransaction, connection: Connection
+) -> None:
+    # Another task was about to take it, so that closing the session did not see it.
+    if _CLOSED in session.info:
+        connection.detach()
+        connection.close()
+        raise InvalidRequestError(
+            "the session is closed: do not share a session between tasks"
+        )
+
+
+@event.listens_for(ReadSession.sync_session_class, "do_orm_execute")
+def _do_orm_execute(state: ORMExecuteState) -> Result[Any] | None:
+    info = state.session.info
+    if info.get(ONE_STATEMENT):
+        raise SnapshotNeededError(
+            "a ReadDep session runs one statement: use SnapshotDep, or "
+            "Database.snapshot(), for several"
+        )
+    if ONE_STATEMENT in info:
+        info[ONE_STATEMENT] = True
+    statement = state.statement
+    if state.is_select:
+        if state.lazy_loaded_from is not None:
+            relationship = state.loader_strategy_path and state.loader_strategy_path[-1]
+            raise LazyLoadError(f"{relationship} was not loaded: name it in `loads`")
+        # No public name tells whether a SELECT locks. What it has locked is to be read
+        # as it is now, not as it was when the session read it before.
+        if getattr(statement, "_for_update_arg", None) is not None:
+            state.update_execution_options(populate_existing=True)
+        return None
+    if state.is_update:
+        _note_change(state.session)
+        return _update_and_reload(state)
+    if state.is_insert or state.is_delete:
+        _note_change(state.session)
+        state.update_execution_options(populate_existing=True)  # for RETURNING
+    elif isinstance(statement, TextClause) and _WRITES.match(statement.text):
+        _note_change(state.session)
+    return None
+
+
+def _update_and_reload(state: ORMExecuteState) -> Result[Any]:
+    """Run an UPDATE, and read again what the session holds of its table.
+
+    SQLAlchemy would compute new values from those in memory, which may be old.
     """
-
-    def __init__(self, settings: Settings) -> None:
-        """Prepare everything; the first session connects."""
-        # A script may have imported some of the models, whose tables refer to others.
-        import_models()
-        places = settings.database_pool_size + settings.database_max_overflow
-        self.write_admission = Admission(places, settings.database_pool_timeout)
-        self.read_admission = Admission(places, settings.database_pool_timeout)
-        # Streams hold a connection for as long as their readers like.
-        streams = max(places // 2, 1)
-        self.stream_admission = Admission(streams, settings.database_pool_timeout)
-        self.stream_timeout = settings.database_stream_timeout
-        self.retry_deadline = settings.database_retry_deadline
-        self.write_engine = make_engine(settings)
-        self.read_engine = make_engine(settings, read_only=True, replica=True)
-        self.probe_engine = make_engine(
-            settings.model_copy(update=_PROBE), read_only=True
-        )
-        self._write = async_sessionmaker(
-            self.write_engine,
-            class_=WriteSession,
-            **_OPTIONS,
-        )
-        self._read = async_sessionmaker(
-            self.read_engine,
-            class_=ReadSession,
-            autoflush=False,
-            **_OPTIONS,
-        )
-        self._read_options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
-        self._snapshot_options: dict[str, Any] = {}
-        # SQLite's BEGIN IMMEDIATE keeps writers apart in any case.
-        self._serializable_options: dict[str, Any] = {}
-        if not settings.is_sqlite:
-            self._serializable_options = {"isolation_level": "SERIALIZABLE"}
-            self._snapshot_options = {
-                "isolation_level": "REPEATABLE READ",
-                "postgresql_readonly": True,
-            }
-        if settings.database_pooler == "transaction":
-            # Outside a transaction nothing would set the timeouts, nor READ ONLY.
-            self._read_options = {"postgresql_readonly": True}
-
-    @asynccontextmanager
-    async def write(self, *, serializable: bool = False) -> AsyncIterator[WriteSession]:
-{% if cookiecutter.pattern == 'unit_of_work' %}
-        """Give a session for units of work, each of which ends its own transaction.
-
-        Raises `ForgottenCommitError` if changes were left undecided.
-        """
-        options = self._serializable_options if serializable else {}
-        async with self._write(execution_options=options) as session:
-            yield session
-            refuse_forgotten_commit(session.sync_session)
-{% endif %}
-{% if cookiecutter.commit == 'auto' and cookiecutter.pattern == 'repository' %}
-        """Give a session that commits when the block ends without an exception."""
-        options = self._serializable_options if serializable else {}
-        async with self._write(execution_options=options) as session:
-            yield session
-            await session.commit()
-{% endif %}
-{% if cookiecutter.commit == 'manual' and cookiecutter.pattern == 'repository' %}
-        """Give a session that saves what the block itself commits.
-
-        Raises `ForgottenCommitError` if changes were left undecided.
-        """
-        options = self._serializable_options if serializable else {}
-        async with self._write(execution_options=options) as session:
-            yield session
-            refuse_forgotten_commit(session.sync_session)
-{% endif %}
-
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[ReadSession]:
-        """Give a session for one reading statement.
-
-        A second one raises `SnapshotNeededError`: it would see another moment.
-        """
-        async with self._read(
-            execution_options=self._read_options, info={ONE_STATEMENT: False}
-        ) as session:
-            yield session
-
-    @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[ReadSession]:
-        """Give a session whose statements all see the same moment."""
-        async with self._read(execution_options=self._snapshot_options) as session:
-            yield session
-
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[AsyncConnection]:
-{% if cookiecutter.commit == 'auto' %}
-        """Give a Core connection that commits when the block ends without an exception.
-
-        Raises `CommitOutcomeUnknownError` if the connection breaks meanwhile.
-        """
-        async with self.write_engine.connect() as connection:
-            yield connection
-            await connection.commit()
-{% else %}
-        """Give a Core connection that saves what the block itself commits."""
-        async with self.write_engine.connect() as connection:
-            yield connection
-{% endif %}
-
-    def gauges(self) -> dict[str, dict[str, int]]:
-        """Count the connections of each pool, and who waits for one (S16)."""
-        streaming = self.stream_admission.waiting
-        return {
-            "write": _gauges(self.write_engine.pool, self.write_admission.waiting),
-            "read": _gauges(
-                self.read_engine.pool, self.read_admission.waiting + streaming
-            ),
-        }
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.dispose()
-
-    async def dispose(self) -> None:
-        """Close all connections."""
-        for engine in (self.write_engine, self.read_engine, self.probe_engine):
-            await engine.dispose()
+    result = state.invoke_statement(
+        execution_options={"synchronize_session": False, "populate_existing": True}
+    )
+    session, mapper = state.session, state.bind_mapper
+    known: Any = map(inspect, session.identity_map.values())
+    keys = [each.identity for each in known if each.mapper is mapper]
+    if mapper is not None and keys:
+        query = select(mapper).where(tuple_(*mapper.primary_key).in_(keys))
+        session.scalars(query, execution_options={"populate_existing": True}).all()
+    return result
 
 
-def _gauges(pool: Pool, waiting: int) -> dict[str, int]:
-    pool = cast("QueuePool", pool)
-    return {
-        "size": pool.size(),
-        "checked_in": pool.checkedin(),
-        "checked_out": pool.checkedout(),
-        "overflow": max(pool.overflow(), 0),
-        "waiting": waiting,
-    }
+@event.listens_for(ReadSession.sync_session_class, "after_flush")
+def _after_flush(session: Any, _context: object) -> None:
+    _note_change(session)
+
+
+@event.listens_for(ReadSession.sync_session_class, "after_commit")
+def _after_commit(session: Any) -> None:
+    changed = session.info.get(_CHANGED, set())
+    if (savepoint := session.get_nested_transaction()) is None:
+        changed.clear()
+        session.info[_COMMITTED] = True
+        note_commit()
+    elif savepoint in changed:
+        changed.remove(savepoint)
+        changed.add(savepoint.parent)
+
+
+@event.listens_for(ReadSession.sync_session_class, "after_soft_rollback")
+def _after_soft_rollback(session: Any, ended: SessionTransaction) -> None:
+    changed = session.info.get(_CHANGED, set())
+    if ended.parent is None:
+        changed.clear()
+    elif ended.nested:
+        changed.discard(ended)
+        # SQLAlchemy has expired what was changed inside the savepoint.
+        if session.is_active:
+            for instance in session.identity_map.values():
+                if inspect(instance).expired:
+                    session.refresh(instance)
 {% endblock %}

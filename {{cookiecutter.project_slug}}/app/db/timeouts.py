@@ -1,4 +1,4 @@
-"""Timeouts by PostgreSQL's names: of the settings, or of one transaction (S10)."""
+"""Timeouts by PostgreSQL's names: of the settings, or of one transaction."""
 
 from collections.abc import Mapping
 from math import ceil
@@ -29,7 +29,7 @@ def timeout_parameters(**seconds: Unpack[Timeouts]) -> dict[str, str]:
     """
     given: dict[str, Any] = {**seconds}
     if not all(0 <= value <= 86_400 for value in given.values()):
-        raise ValueError("a timeout has 0 to 86,400 seconds")
+        raise ValueError("timeout must be between 0 and 86,400 seconds")
     # PostgreSQL counts whole milliseconds, and takes 0 for none as well.
     return {_PARAMETERS[name]: str(ceil(given[name] * 1_000)) for name in given}
 

@@ -19,7 +19,8 @@ from sqlalchemy import Connection
 from starlette.testclient import TestClient
 
 from app.config import Settings
-from app.db.session import Database, WriteSession
+from app.db.database import Database
+from app.db.session import WriteSession
 from app.main import create_app
 from tests.conftest import serve
 from tests.session import probe as notes
@@ -90,4 +91,5 @@ async def session(connection: AsyncConnection) -> AsyncIterator[WriteSession]:
         expire_on_commit=False,
     ) as session:
         yield session
+        await session.rollback()
 {% endblock %}

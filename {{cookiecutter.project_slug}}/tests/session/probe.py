@@ -20,10 +20,10 @@ from sqlalchemy import CheckConstraint, ForeignKey, func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from app.db.dependencies import ReadDep, SnapshotDep, StreamDep, WriteDep
-from app.db.places import get_database
+from app.db.database import Database
 from app.db.repository import ReadRepository, Repository
-from app.db.session import Database, ReadSession, WriteSession
+from app.db.session import ReadSession, WriteSession
+from app.dependencies import ReadDep, SnapshotDep, StreamDep, WriteDep, get_database
 from app.routing import Router
 from app.streaming import JsonLines
 

@@ -14,10 +14,10 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from starlette.testclient import TestClient
 
 from app.db.admission import Admission, connect_timeout
+from app.db.database import Database
 from app.db.errors import PoolExhaustedError
-from app.db.metrics import observe
-from app.db.session import Database
-from app.db.units import read_alone
+from app.metrics import observe
+from app.run import run_read
 from tests.session import probe as notes
 from tests.support import at_once
 
@@ -123,7 +123,7 @@ def test_who_reads_alone_waits_for_a_place_and_gives_it_back(
     def read() -> None:
         assert full_pool.portal is not None
         call, database = full_pool.portal.call, database_of(full_pool)
-        counts.append(call(read_alone, database, notes.count_of, "note"))
+        counts.append(call(run_read, database, notes.count_of, "note"))
 
     waiting = Thread(target=read)
     waiting.start()
@@ -142,21 +142,32 @@ async def test_draining_waits_for_those_inside_and_admits_no_more() -> None:
         drained.set()
 
     async with anyio.create_task_group() as tasks:
-        async with admission.place():
+        async with admission:
             tasks.start_soon(drain)
             await anyio.wait_all_tasks_blocked()
             assert not drained.is_set()
         await drained.wait()
     with pytest.raises(PoolExhaustedError):
-        await admission.place().__aenter__()
+        await admission.__aenter__()
 
 
 async def test_connecting_gets_what_the_wait_has_left() -> None:
-    async with Admission(1, timeout=5).place():
-        left = connect_timeout.get()
-        assert left is not None
-        assert 4 < left <= 5
-    assert connect_timeout.get() is None
+    admission = Admission(1, timeout=5)
+    left: list[float | None] = []
+
+    async def wait() -> None:
+        async with admission:
+            left.append(connect_timeout.get())
+        left.append(connect_timeout.get())
+
+    async with anyio.create_task_group() as tasks, admission:
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        assert admission.waiting == 1
+    assert left[0] is not None
+    assert 4 < left[0] < 5
+    assert left[1] is None, "background tasks have not waited"
+    assert admission.waiting == 0
 
 
 def test_many_at_once_are_all_served(probe: TestClient) -> None:

@@ -13,8 +13,8 @@ from anyio import CancelScope, to_thread
 {% if cookiecutter.io == 'sync' %}
 from app.config import Settings
 {% endif %}
-from app.db.session import Database
-from app.db.units import read_alone, serializable, write_alone
+from app.db.database import Database
+from app.run import run_read, run_serializable, run_transaction
 from tests.session import probe as notes
 
 
@@ -27,7 +27,7 @@ def closed_gate() -> Iterator[None]:
     notes.gate.set()
 
 
-@pytest.mark.parametrize("way", [write_alone, serializable])
+@pytest.mark.parametrize("way", [run_transaction, run_serializable])
 @pytest.mark.parametrize("by_scope", [False, True])
 async def test_a_cancelled_unit_saves_nothing(
     database: Database, way: Callable[..., Awaitable[Any]], by_scope: bool
@@ -47,7 +47,7 @@ async def test_a_cancelled_unit_saves_nothing(
     await asyncio.wait({task})
     assert scope.cancelled_caught if by_scope else task.cancelled()
     assert database.gauges()["write"]["checked_out"] == 0
-    assert await read_alone(database, notes.count) == 0
+    assert await run_read(database, notes.count) == 0
 {% if cookiecutter.io == 'sync' %}
 
 
@@ -64,16 +64,16 @@ async def test_its_place_is_taken_as_long_as_its_thread_goes_on(
     one = {"database_max_overflow": 0, "database_pool_timeout": 20}
     with Database(notes_settings.model_copy(update=one)) as narrow:
         task = asyncio.create_task(
-            write_alone(narrow, notes.save_slowly, notes.NoteIn(text="lost"))
+            run_transaction(narrow, notes.save_slowly, notes.NoteIn(text="lost"))
         )
         await to_thread.run_sync(notes.saving.wait, 10)
         task.cancel()
         other = asyncio.create_task(
-            write_alone(narrow, notes.save, notes.NoteIn(text="kept"))
+            run_transaction(narrow, notes.save, notes.NoteIn(text="kept"))
         )
         await to_thread.run_sync(wait_for_somebody_to_wait, narrow)
         notes.gate.set()
         await other
         assert task.cancelled()
-    assert await read_alone(database, notes.count) == 1
+    assert await run_read(database, notes.count) == 1
 {% endif %}

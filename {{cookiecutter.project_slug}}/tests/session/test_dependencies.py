@@ -1,70 +1,90 @@
-"""A request has one session, of one kind (S2)."""
+{% extends "async.jinja" %}
+{% block code %}
+"""A request has one session, of one kind; what cannot work is refused at the start."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter
-from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi import APIRouter, Depends, WebSocket
 from starlette.testclient import TestClient
 
 from app.config import Settings
-from app.db import dependencies
+from app.dependencies import ReadDep, RouteError, SnapshotDep, StreamDep, WriteDep
 from app.main import create_app
-from app.routing import Route
+from app.routing import Router
+from app.transaction import Transaction, get_transaction
 from tests.session import probe
 
-{% if cookiecutter.pattern == 'unit_of_work' %}
-WRITE = dependencies.get_unit_of_work
-{% else %}
-WRITE = dependencies.get_write_session
-{% endif %}
-# Each kind, and when it ends: before the answer is sent, or after it.
-KINDS = {
-    WRITE: "function",
-    dependencies.get_read_session: "function",
-    dependencies.get_snapshot: "function",
-    dependencies.get_stream_session: "request",
-}
+BareWriteDep = Annotated[Transaction, Depends(get_transaction)]
 
 
-def sessions(dependant: Dependant) -> Iterator[Dependant]:
-    for dependency in dependant.dependencies:
-        if dependency.call in KINDS:
-            yield dependency
-        yield from sessions(dependency)
+async def reader(_db: ReadDep) -> int:
+    """Read who is asking."""
+    return 1
 
 
-def routes(settings: Settings) -> list[APIRoute]:
-    app = create_app(settings)
-    app.include_router(probe.router)
-    found = [
-        context.original_route
-        for context in iter_route_contexts(app.routes)
-        if isinstance(context.original_route, APIRoute)
-    ]
-    assert len(found) > 10
-    return found
+ReaderDep = Annotated[int, Depends(reader)]
 
 
-def test_no_endpoint_takes_two_kinds_of_session(settings: Settings) -> None:
-    for route in routes(settings):
-        kinds = {dependency.call for dependency in sessions(route.dependant)}
-        assert len(kinds) <= 1, f"{route.path} takes several kinds of session"
+async def two_kinds(_snapshot: SnapshotDep, _db: WriteDep) -> None:
+    """Read in one session, and write in another."""
 
 
-def test_every_session_ends_when_it_should(settings: Settings) -> None:
-    for route in routes(settings):
-        for session in sessions(route.dependant):
-            assert session.call is not None
-            for dependency in (session, *session.dependencies):
-                scope = KINDS[session.call]
-                assert dependency.scope == scope, f"{route.path} bypasses an alias"
+async def a_reading_user_and_a_write(_user: ReaderDep, _db: WriteDep) -> None:
+    """Write as somebody who was read in another session."""
 
 
-def test_every_route_shows_its_status_to_the_session(settings: Settings) -> None:
-    for route in routes(settings):
-        assert isinstance(route, Route), f"{route.path} is not on an app.routing.Router"
+async def a_stream_and_a_read(_stream: StreamDep, _db: ReadDep) -> None:
+    """Stream and read."""
+
+
+async def another_scope(_db: BareWriteDep) -> None:
+    """Commit after the response."""
+
+
+REFUSED = [
+    (two_kinds, "GET /refused takes SnapshotDep and WriteDep: two connections"),
+    (a_reading_user_and_a_write, "takes ReadDep and WriteDep: two connections"),
+    (a_stream_and_a_read, "takes ReadDep and StreamDep: two connections"),
+    (another_scope, r"takes Depends\(get_transaction\): use WriteDep"),
+]
+
+
+@pytest.mark.parametrize("router_class", [Router, APIRouter])
+@pytest.mark.parametrize(("endpoint", "message"), REFUSED)
+def test_an_endpoint_that_would_deadlock_the_pool_is_refused_at_the_start(
+    notes_settings: Settings,
+    router_class: type[APIRouter],
+    endpoint: Callable[..., Any],
+    message: str,
+) -> None:
+    app = create_app(notes_settings)
+    router = router_class()
+    router.add_api_route("/refused", endpoint)
+    app.include_router(router)
+    with pytest.raises(RouteError, match=message), TestClient(app):
+        pass
+
+
+def test_dependencies_of_a_router_count_as_well(notes_settings: Settings) -> None:
+    app = create_app(notes_settings)
+    app.include_router(probe.router, dependencies=[Depends(reader)])
+    with pytest.raises(RouteError, match="two connections"), TestClient(app):
+        pass
+
+
+def test_a_socket_that_takes_the_session_of_a_request_is_refused(
+    notes_settings: Settings,
+) -> None:
+    def talk(_socket: WebSocket, _db: ReadDep) -> None:
+        """Talk for as long as the client likes."""
+
+    app = create_app(notes_settings)
+    app.add_api_websocket_route("/talk", talk)
+    refusal = "WebSocket /talk takes ReadDep, which belongs to a request"
+    with pytest.raises(RouteError, match=refusal), TestClient(app):
+        pass
 
 
 def test_a_router_that_does_not_show_its_status_is_refused(
@@ -73,7 +93,7 @@ def test_a_router_that_does_not_show_its_status_is_refused(
     router = APIRouter()
 
     @router.post("/other")
-    def write(_db: dependencies.WriteDep) -> None:
+    def write(_db: WriteDep) -> None:
         """Do nothing."""
 
     app = create_app(notes_settings)
@@ -81,3 +101,34 @@ def test_a_router_that_does_not_show_its_status_is_refused(
     with TestClient(app) as client:
         assert client.post("/other").status_code == 500
     assert "use app.routing.Router" in caplog.text
+{% endblock %}
+{% block verbatim %}
+{% if cookiecutter.io == 'sync' %}
+
+
+async def block_the_loop(_db: ReadDep) -> None:
+    """Use a session of threads in the event loop."""
+
+
+async def read_user(_db: WriteDep) -> int:
+    """Read who is asking, in the event loop."""
+    return 1
+
+
+def write_as_user(_user: Annotated[int, Depends(read_user)]) -> None:
+    """Take what a dependency has read."""
+
+
+@pytest.mark.parametrize("endpoint", [block_the_loop, write_as_user])
+def test_a_session_that_would_block_the_event_loop_is_refused_at_the_start(
+    notes_settings: Settings, endpoint: Callable[..., Any]
+) -> None:
+    app = create_app(notes_settings)
+    router = Router()
+    router.add_api_route("/refused", endpoint)
+    app.include_router(router)
+    refusal = "GET /refused uses its session in `async def .*: write `def"
+    with pytest.raises(RouteError, match=refusal), TestClient(app):
+        pass
+{% endif %}
+{% endblock %}

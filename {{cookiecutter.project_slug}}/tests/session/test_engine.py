@@ -11,8 +11,8 @@ from sqlalchemy import event, exc, make_url, text
 
 from app.config import PROJECT, ROOT, Settings
 from app.db import pool
+from app.db.database import Database
 from app.db.engine import POSTGRESQL_DRIVER, make_engine
-from app.db.session import Database
 from tests.session.probe import Note, count
 from tests.support import POOLER, execute, make_settings
 

@@ -32,7 +32,7 @@ from starlette.testclient import TestClient
 
 from app.config import Settings
 from app.db import errors
-from app.db.session import Database
+from app.db.database import Database
 from app.main import create_app
 from tests.session.conftest import serve_notes
 from tests.session.probe import Note
@@ -77,25 +77,25 @@ def database_error(sqlstate: str | None, *, lost: bool = False) -> exc.DBAPIErro
     ],
 )
 def test_the_sqlstate_decides(sqlstate: str | None, status: int, type: str) -> None:
-    outcome = errors.describe(database_error(sqlstate))
+    outcome = errors.to_problem(database_error(sqlstate))
     assert (outcome.status, outcome.type) == (status, type)
     assert (outcome.retry_after is not None) == (status == 503)
 
 
 def test_a_lost_connection_is_unavailable_whatever_the_sqlstate() -> None:
-    assert errors.describe(database_error(None, lost=True)) is errors.UNAVAILABLE
-    assert errors.describe(ConnectionResetError()) is errors.FAILED, "whose is it?"
+    assert errors.to_problem(database_error(None, lost=True)) is errors.UNAVAILABLE
+    assert errors.to_problem(ConnectionResetError()) is errors.FAILED, "whose is it?"
 
 
 def test_a_commit_with_unknown_outcome_invites_no_retry() -> None:
-    outcome = errors.describe(errors.CommitOutcomeUnknownError())
+    outcome = errors.to_problem(errors.CommitOutcomeUnknownError())
     assert (outcome.status, outcome.type) == (503, "commit-outcome-unknown")
     assert outcome.retry_after is None
 
 
 def test_a_waiting_pool_is_exhausted() -> None:
-    assert errors.describe(exc.TimeoutError()) is errors.EXHAUSTED
-    assert errors.describe(errors.PoolExhaustedError()) is errors.EXHAUSTED
+    assert errors.to_problem(exc.TimeoutError()) is errors.EXHAUSTED
+    assert errors.to_problem(errors.PoolExhaustedError()) is errors.EXHAUSTED
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ async def test_what_the_drivers_socket_raises_means_that_the_connection_is_lost(
         patch.setattr(engine.dialect, "do_execute", break_off)
         with pytest.raises(exc.DBAPIError) as failure:
             await add_and_commit(database, Note(text="lost"))
-    assert errors.describe(failure.value) is errors.UNAVAILABLE
+    assert errors.to_problem(failure.value) is errors.UNAVAILABLE
     assert errors.is_retryable(failure.value)
     with monkeypatch.context() as patch:
         patch.setattr(engine.dialect, "do_commit", break_off)

@@ -10,10 +10,10 @@ from fastapi import Request
 from starlette.testclient import TestClient
 
 from app.config import Settings
-from app.db.places import get_database
-from app.db.units import write_alone
+from app.dependencies import get_database
 from app.main import create_app
 from app.routing import Router
+from app.run import run_transaction
 from tests.conftest import serve
 from tests.session import probe as notes
 from tests.session.conftest import TABLE
@@ -28,10 +28,10 @@ answered = Event()
 async def ask(request: Request, text: str) -> bool:
     """Save a note, ask somebody slow, and rename it; or find that it has gone."""
     database = get_database(request)
-    note = await write_alone(database, notes.save, notes.NoteIn(text=text))
+    note = await run_transaction(database, notes.save, notes.NoteIn(text=text))
     asked.set()
     await to_thread.run_sync(answered.wait, 10)
-    return await write_alone(database, notes.rename, note.id, f"{text}, answered")
+    return await run_transaction(database, notes.rename, note.id, f"{text}, answered")
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_what_was_read_before_a_long_call_is_looked_at_again(
             other = narrow.post("/notes", json={"text": "other"}).json()["id"]
             assert narrow.portal is not None
             if is_removed:
-                narrow.portal.call(write_alone, database, notes.remove, other - 1)
+                narrow.portal.call(run_transaction, database, notes.remove, other - 1)
         finally:
             answered.set()
         assert asking.result().json() is not is_removed

@@ -1,15 +1,16 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""Outside requests the same rules hold, by context managers (S12)."""
+"""Outside requests the same rules hold, by context managers."""
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from app.config import Settings
-from app.db.errors import CommitOutcomeUnknownError
-from app.db.session import Database
-from tests.session.probe import Note, count, count_apart
+from app.db.database import Database
+from app.db.errors import CommitOutcomeUnknownError, ForgottenCommitError
+from app.transaction import transaction
+from tests.session.probe import NoteIn, add, count, count_apart, save, unit
 from tests.support import execute
 
 
@@ -24,44 +25,44 @@ async def test_a_database_closes_its_connections_at_its_end(
     assert pool.status().startswith("Pool size: 1  Connections in pool: 0")
 
 
-async def insert_and_fail(database: Database) -> None:
-    async with database.connection() as connection:
-        await connection.execute(insert(Note).values(text="lost"))
+async def save_and_fail(database: Database) -> None:
+    async with transaction(database) as db, unit(db) as session:
+        await add(session, NoteIn())
         raise RuntimeError("a bug")
 
 
-async def test_a_core_connection_saves_nothing_when_its_block_fails(
+async def test_a_transaction_saves_nothing_when_its_block_fails(
     database: Database,
 ) -> None:
     with pytest.raises(RuntimeError, match="a bug"):
-        await insert_and_fail(database)
+        await save_and_fail(database)
     assert await count_apart(database) == 0
 
 
-{% if cookiecutter.commit == 'auto' %}
-async def test_a_core_connection_commits_when_its_block_ends_well(
+async def test_a_transaction_saves_as_services_do(database: Database) -> None:
+    async with transaction(database) as db:
+        await save(db, NoteIn())
+    assert await count_apart(database) == 1
+
+
+async def leave_a_session_undecided(database: Database) -> None:
+    async with database.write() as session:
+        await add(session, NoteIn())
+
+
+async def test_a_session_of_the_database_commits_nothing_by_itself(
     database: Database,
 ) -> None:
-    async with database.connection() as connection:
-        await connection.execute(insert(Note).values(text="kept"))
-    assert await count_apart(database) == 1
-{% else %}
-async def test_a_core_connection_saves_what_is_committed(database: Database) -> None:
-    async with database.connection() as connection:
-        await connection.execute(insert(Note).values(text="kept"))
-        await connection.commit()
-        await connection.execute(insert(Note).values(text="lost"))
-    assert await count_apart(database) == 1
-{% endif %}
+    with pytest.raises(ForgottenCommitError):
+        await leave_a_session_undecided(database)
+    assert await count_apart(database) == 0
 
 
 async def lose_the_connection(database: Database, settings: Settings) -> None:
-    async with database.connection() as connection:
+    async with database.write_engine.connect() as connection:
         pid = await connection.scalar(text("SELECT pg_backend_pid()"))
         await execute(settings, f"SELECT pg_terminate_backend({pid}, 5000)")
-{% if cookiecutter.commit == 'manual' %}
         await connection.commit()
-{% endif %}
 
 
 async def test_it_is_told_when_nobody_knows_whether_that_was_saved(

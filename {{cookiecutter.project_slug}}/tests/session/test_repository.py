@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 {% endif %}
 from sqlalchemy.orm import selectinload
 
-from app.db.errors import BUSY, describe
-from app.db.guards import LazyLoadError
-from app.db.session import Database, WriteSession
+from app.db.database import Database
+from app.db.errors import BUSY, LazyLoadError, to_problem
+from app.db.session import WriteSession
 from tests.session.probe import Note, NoteRepository
 from tests.support import recorded_selects
 
@@ -66,7 +66,7 @@ async def test_a_locked_row_is_for_one_at_a_time(database: Database) -> None:
         assert await NoteRepository(session).lock(note.id) is note
         with pytest.raises(DBAPIError) as refused:
             await lock_apart(database, note.id)
-    assert describe(refused.value) is BUSY
+    assert to_problem(refused.value) is BUSY
 
 
 async def test_delete_removes_the_row(session: WriteSession) -> None:

@@ -11,9 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from app.config import Settings
-from app.db.errors import describe
-from app.db.guards import SnapshotNeededError
-from app.db.session import Database, WriteSession
+from app.db.database import Database
+from app.db.errors import SnapshotNeededError, to_problem
+from app.db.session import WriteSession
 from app.db.timeouts import Timeouts
 from tests.session.conftest import TABLE
 from tests.session.probe import count
@@ -49,7 +49,7 @@ async def test_a_slow_statement_ends_at_the_transactions_own_timeout(
             await session.set_timeouts(statement=0.01)
             with pytest.raises(DBAPIError) as failure:
                 await session.scalar(SLOW)
-            assert describe(failure.value).status == 504
+            assert to_problem(failure.value).status == 504
             await session.rollback()
             # The next transaction is as patient as any.
             assert await session.scalar(SLOW) == 500_000
@@ -111,7 +111,7 @@ async def test_waiting_for_a_lock_ends_at_the_transactions_own_timeout(
                 await lock_notes(session, lock=0.05)
             await session.rollback()
         assert time.monotonic() - start < 4, "the driver's own limit is 5 seconds"
-        assert describe(failure.value).type == "database-busy"
+        assert to_problem(failure.value).type == "database-busy"
     async with patient.write() as session:
         is_sqlite = session.get_bind().dialect.name == "sqlite"
         show = "PRAGMA busy_timeout" if is_sqlite else "SHOW lock_timeout"
@@ -137,7 +137,7 @@ async def test_an_idle_transaction_is_ended(
             with pytest.raises(DBAPIError) as failure:
                 await count(session)
             await session.rollback()
-        assert describe(failure.value).type == "database-unavailable"
+        assert to_problem(failure.value).type == "database-unavailable"
         async with database.write() as session:
             assert await count(session) == 0
 
@@ -149,7 +149,7 @@ async def wait_for_the_end_of(pid: int | None, database: Database) -> None:
     while is_there:
         assert time.monotonic() < deadline, "it is still connected"
         # A transaction sees the activity of one moment.
-        async with database.probe_engine.connect() as connection:
+        async with database.readiness_engine.connect() as connection:
             is_there = await connection.scalar(query, {"pid": pid}) or 0
 
 

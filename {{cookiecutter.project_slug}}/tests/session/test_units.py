@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""Units of their own: serializable, run again, in the background (S8, S9, S12)."""
+"""Services in transactions of their own: serializable, retried, in the background."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -16,13 +16,14 @@ from sqlalchemy.exc import DBAPIError
 from starlette.testclient import TestClient
 from tenacity import AsyncRetrying, wait_fixed
 
+from app import run
 from app.config import Settings
-from app.db import units
-from app.db.dependencies import WriteDep
+from app.db.database import Database
 from app.db.errors import CommitOutcomeUnknownError, is_retryable
-from app.db.session import Database, WriteSession
-from app.db.units import in_background, serializable, write_alone
+from app.db.session import WriteSession
+from app.dependencies import WriteDep
 from app.main import create_app
+from app.run import run_in_background, run_serializable, run_transaction
 from tests.session.probe import Note, NoteIn, add, count, session_of, unit
 from tests.session.test_admission import database_of
 
@@ -82,7 +83,7 @@ class Rival:
 
 def test_a_unit_that_others_were_in_the_way_of_runs_again(probe: TestClient) -> None:
     rival = Rival(database_of(probe))
-    notes = do(probe, serializable, rival.count_and_save)
+    notes = do(probe, run_serializable, rival.count_and_save)
     assert len(rival.sessions) == 2
     assert rival.sessions[0] is not rival.sessions[1]
     # On SQLite the rival has to wait in vain for the unit's lock.
@@ -99,8 +100,8 @@ def test_only_the_unit_itself_is_serializable(
 ) -> None:
     if notes_settings.is_sqlite:
         pytest.skip("SQLite keeps writers apart in any case")
-    assert do(probe, serializable, isolation) == "serializable"
-    assert do(probe, write_alone, isolation) == "read committed"
+    assert do(probe, run_serializable, isolation) == "serializable"
+    assert do(probe, run_transaction, isolation) == "read committed"
 
 
 class Failing:
@@ -130,24 +131,24 @@ def test_what_may_have_saved_something_does_not_run_again(probe: TestClient) -> 
     ]:
         unit = Failing(error, 1, commits=commits)
         with pytest.raises(type(error)):
-            do(probe, serializable, unit.run)
+            do(probe, run_serializable, unit.run)
         assert unit.attempts == 1
 
 
 def test_it_runs_again_until_it_succeeds(probe: TestClient) -> None:
-    assert do(probe, serializable, Failing(failed(), 3, commits=False).run) == 4
+    assert do(probe, run_serializable, Failing(failed(), 3, commits=False).run) == 4
 
 
 def test_it_does_not_run_again_for_ever(
     notes_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(units, "wait_random_exponential", lambda *_: wait_fixed(0.1))
+    monkeypatch.setattr(run, "wait_random_exponential", lambda *_: wait_fixed(0.1))
     short = notes_settings.model_copy(update={"database_retry_deadline": 0.35})
     failing = Failing(failed(), 1_000, commits=False)
     with TestClient(create_app(short)) as client:
         start = time.monotonic()
         with pytest.raises(DBAPIError):
-            do(client, serializable, failing.run)
+            do(client, run_serializable, failing.run)
         assert time.monotonic() - start < 0.35 + 1
     assert 2 <= failing.attempts <= 4
 
@@ -162,18 +163,18 @@ def test_nothing_is_held_while_it_waits_to_run_again(
         return to_thread.run_sync(is_over.wait, 10)
 
     retrying = partial(AsyncRetrying, sleep=sleep)
-    monkeypatch.setattr(units, "AsyncRetrying", retrying)
+    monkeypatch.setattr(run, "AsyncRetrying", retrying)
     one = {"database_max_overflow": 0}
     failing = Failing(failed(), 1, commits=False)
     with (
         TestClient(create_app(notes_settings.model_copy(update=one))) as client,
         ThreadPoolExecutor() as threads,
     ):
-        running = threads.submit(do, client, serializable, failing.run)
+        running = threads.submit(do, client, run_serializable, failing.run)
         try:
             assert waits.wait(10), "it could not even begin"
             # The only place, and the only connection.
-            assert do(client, write_alone, save, NoteIn()) > 0
+            assert do(client, run_transaction, save, NoteIn()) > 0
             assert failing.attempts == 1
         finally:
             is_over.set()
@@ -194,9 +195,9 @@ def test_what_runs_again_is_told_by_sqlstate(
 def test_an_error_in_the_background_is_logged_and_saves_nothing(
     probe: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    do(probe, in_background, save, NoteIn(text="kept"))
-    do(probe, in_background, save, NoteIn(text="forbidden"))
-    assert "in the background: save failed" in caplog.text
+    do(probe, run_in_background, save, NoteIn(text="kept"))
+    do(probe, run_in_background, save, NoteIn(text="forbidden"))
+    assert "background task save failed" in caplog.text
     assert probe.get("/notes").json() == 1
 
 
@@ -207,12 +208,4 @@ def test_the_requests_session_is_of_no_use_in_the_background(
         probe.post("/notes/handed-over")
     assert "permanently closed" in str(failure.value.__cause__)
     assert probe.get("/notes").json() == 0
-
-
-async def test_nothing_commits_past_commit(database: Database) -> None:
-    async with database.write() as session:
-        with pytest.raises(RuntimeError, match=r"use commit\(\)"):
-            session.begin()
-        async with session.begin_nested():
-            await count(session)
 {% endblock %}

@@ -1,16 +1,11 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""What counts as a change that nobody has decided about (S4)."""
+"""What counts as a change that nobody has decided about."""
 
 from sqlalchemy import text
 
-from app.db.changes import has_unsaved_changes
 from app.db.session import WriteSession
 from tests.session.probe import Note, NoteRepository, count
-
-
-def is_undecided(session: WriteSession) -> bool:
-    return has_unsaved_changes(session.sync_session)
 
 
 async def add(session: WriteSession, content: str) -> Note:
@@ -22,47 +17,47 @@ async def add(session: WriteSession, content: str) -> Note:
 
 async def test_adding_counts_until_the_commit(session: WriteSession) -> None:
     session.add(Note(text="new"))
-    assert is_undecided(session)
+    assert session.has_changes
     await session.flush()
-    assert is_undecided(session)
+    assert session.has_changes
     await session.commit()
-    assert not is_undecided(session)
+    assert not session.has_changes
 
 
 async def test_adding_counts_until_the_rollback(session: WriteSession) -> None:
     await add(session, "new")
     await session.rollback()
-    assert not is_undecided(session)
+    assert not session.has_changes
 
 
 async def test_changing_counts_even_if_it_was_not_sent(session: WriteSession) -> None:
     note = await add(session, "old")
     await session.commit()
     note.text = "old"
-    assert not is_undecided(session), "nothing is different"
+    assert not session.has_changes, "nothing is different"
     note.text = "new"
-    assert is_undecided(session)
+    assert session.has_changes
 
 
 async def test_deleting_counts_even_if_it_was_not_sent(session: WriteSession) -> None:
     note = await add(session, "old")
     await session.commit()
     await session.delete(note)
-    assert is_undecided(session)
+    assert session.has_changes
 
 
 async def test_a_bulk_update_counts_and_reading_does_not(session: WriteSession) -> None:
     await count(session)
-    assert not is_undecided(session)
+    assert not session.has_changes
     await NoteRepository(session).bulk_update(text="new")
-    assert is_undecided(session)
+    assert session.has_changes
 
 
 async def test_textual_sql_counts_if_it_writes(session: WriteSession) -> None:
     await session.scalar(text("SELECT 1"))
-    assert not is_undecided(session)
+    assert not session.has_changes
     await session.scalar(text("UPDATE notes SET text = 'new' RETURNING id"))
-    assert is_undecided(session)
+    assert session.has_changes
 
 
 async def test_a_savepoint_takes_back_its_own_changes_only(
@@ -71,18 +66,18 @@ async def test_a_savepoint_takes_back_its_own_changes_only(
     async with session.begin_nested() as savepoint:
         await add(session, "taken back")
         await savepoint.rollback()
-    assert not is_undecided(session)
+    assert not session.has_changes
     await add(session, "kept")
     async with session.begin_nested() as savepoint:
         await add(session, "taken back")
         await savepoint.rollback()
-    assert is_undecided(session)
+    assert session.has_changes
 
 
 async def test_the_end_of_a_savepoint_is_no_commit(session: WriteSession) -> None:
     async with session.begin_nested():
         await add(session, "new")
-    assert is_undecided(session)
+    assert session.has_changes
 
 
 async def test_a_savepoint_takes_back_those_inside_it(session: WriteSession) -> None:
@@ -90,5 +85,5 @@ async def test_a_savepoint_takes_back_those_inside_it(session: WriteSession) -> 
         async with session.begin_nested():
             await add(session, "taken back")
         await outer.rollback()
-    assert not is_undecided(session)
+    assert not session.has_changes
 {% endblock %}

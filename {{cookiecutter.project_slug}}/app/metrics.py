@@ -1,4 +1,4 @@
-"""The pools' gauges as OpenTelemetry's metrics, beside FastAPI's own (S16).
+"""The pools' gauges as OpenTelemetry's metrics, beside FastAPI's own.
 
 Without a meter provider, which FASTAPI_OTEL_AUTO_CONFIGURE sets up, they cost nothing.
 """
@@ -13,7 +13,7 @@ from opentelemetry.metrics import (
     get_meter_provider,
 )
 
-from app.db.session import Database
+from app.db.database import Database
 
 DESCRIPTIONS = {
     "size": "Connections that the pool keeps open",

@@ -1,0 +1,44 @@
+"""The request being served, for code that is not handed a `Request`."""
+
+from collections.abc import MutableMapping
+from contextvars import ContextVar
+from typing import Any
+
+# The ASGI scope; routing adds the route to it. Tasks and threads that a request starts
+# inherit it.
+request_scope: ContextVar[MutableMapping[str, Any] | None] = ContextVar(
+    "request_scope", default=None
+)
+
+
+def current_request_id() -> str:
+    """Return the request's id, `-` outside requests."""
+    scope = request_scope.get()
+    return str(scope["state"]["request_id"]) if scope else "-"
+
+
+def current_route() -> str:
+    """Return method and path template, as in `GET /products/{id}`."""
+    scope = request_scope.get()
+    if not scope:
+        return "no request"
+    path = getattr(scope.get("route"), "path", scope["path"])
+    return f"{scope['method']} {path}"
+
+
+def is_in_endpoint() -> bool:
+    """Whether the request's endpoint is still at work: it has not returned yet."""
+    scope = request_scope.get()
+    return scope is not None and "status_code" not in scope["state"]
+
+
+def note_commit() -> None:
+    """Remember that the request has saved something."""
+    if scope := request_scope.get():
+        scope["state"]["has_committed"] = True
+
+
+def has_committed() -> bool:
+    """Whether the request has saved something."""
+    scope = request_scope.get()
+    return scope is not None and "has_committed" in scope["state"]
