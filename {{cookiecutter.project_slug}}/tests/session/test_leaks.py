@@ -15,11 +15,10 @@ from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy.exc import DBAPIError, InvalidRequestError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 {% else %}
 
 import pytest
-from sqlalchemy.exc import InvalidRequestError, ProgrammingError
 {% endif %}
 from starlette.testclient import TestClient
 
