@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 {% else %}
 
 import pytest
+from sqlalchemy.exc import InvalidRequestError
 {% endif %}
 from starlette.testclient import TestClient
 
