@@ -4,14 +4,17 @@
 
 import threading
 {% if cookiecutter.io == 'async' %}
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+{% else %}
+from collections.abc import Callable, Coroutine, Iterator
+{% endif %}
 from contextlib import asynccontextmanager, nullcontext, suppress
+from typing import Any, TypeVar
 
+{% if cookiecutter.io == 'async' %}
 from anyio import to_thread
 {% else %}
-from collections.abc import Iterator
-from contextlib import asynccontextmanager, nullcontext, suppress
-
+from anyio import from_thread
 {% endif %}
 from fastapi import BackgroundTasks, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
@@ -26,6 +29,8 @@ from app.db.session import ReadSession, WriteSession
 from app.dependencies import ReadDep, SnapshotDep, StreamDep, WriteDep, get_database
 from app.routing import Router
 from app.streaming import JsonLines
+
+T = TypeVar("T")
 
 router = Router(prefix="/notes")
 # A statement that takes far too long.
@@ -114,6 +119,17 @@ async def unit(db: WriteDep) -> AsyncIterator[WriteSession]:
 {% if cookiecutter.pattern == 'repository' and cookiecutter.commit == 'manual' %}
     yield db
     await db.commit()
+{% endif %}
+
+
+{% if cookiecutter.io == 'async' %}
+async def run_unit(way: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+    """Run a unit of its own, as an endpoint does."""
+    return await way(*args)
+{% else %}
+def run_unit(way: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+    """Run a unit of its own, as an endpoint does: units wait in the event loop."""
+    return from_thread.run(way, *args)
 {% endif %}
 
 
