@@ -34,6 +34,7 @@ SEAMS: dict[str, set[str]] = {
         "app/db/health.py",
         "app/db/pool.py",
         "app/db/repository.py",
+        "app/db/schema_changes.py",
         "app/db/session.py",
         "app/db/sqlite.py",
         "app/db/transaction_errors.py",
@@ -73,6 +74,7 @@ SEAMS: dict[str, set[str]] = {
         "tests/session/test_lost_transactions.py",
         "tests/session/test_outside.py",
         "tests/session/test_repository.py",
+        "tests/session/test_schema_changes.py",
         "tests/session/test_timeouts.py",
         "tests/session/test_unit_of_work.py",
         "tests/session/test_units.py",
@@ -187,6 +189,7 @@ ASK_FOR_IO = {
     "app/db/engine.py",
     "app/db/health.py",
     "app/db/pool.py",
+    "app/db/schema_changes.py",
     "app/db/session.py",
     "app/db/sqlite.py",
     "app/db/transaction_errors.py",
@@ -206,6 +209,7 @@ ASK_FOR_IO = {
     "tests/session/test_leaks.py",
     "tests/session/test_lost_transactions.py",
     "tests/session/test_repository.py",
+    "tests/session/test_schema_changes.py",
     "tests/support.py",
 }
 

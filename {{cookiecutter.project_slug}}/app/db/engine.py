@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from app.config import PROJECT, Settings
 from app.db.pool import connect_in_time, replace_dead_connections, warn_when_held_long
+from app.db.schema_changes import survive_schema_changes
 from app.db.sqlite import prepare_sqlite
 from app.db.timeouts import set_local, timeout_parameters
 {% if cookiecutter.io == 'async' %}
@@ -60,6 +61,8 @@ def make_engine(
         url, options["connect_args"] = targets[0]
         engine = create_async_engine(url, **options)
         connect_in_time(engine.sync_engine, settings, *targets[1:])
+        if settings.database_pooler == "none":
+            survive_schema_changes(engine.sync_engine)
     if settings.database_pooler == "transaction":
         _set_parameters_in_each_transaction(engine.sync_engine, settings)
     classify_transaction_errors(engine.sync_engine)

@@ -21,6 +21,10 @@ class CommitOutcomeUnknownError(DatabaseError):
     """The connection was lost during COMMIT: saved or not, nobody here can tell."""
 
 
+class SchemaChangedError(DatabaseError):
+    """A migration changed what a statement returns while its transaction ran."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a request ends: HTTP status, problem type, a sentence for the client."""
@@ -117,9 +121,11 @@ def is_connection_lost(error: BaseException) -> bool:
 def is_retryable(error: BaseException) -> bool:
     """Whether the unit that failed so may succeed when all of it is run again (S9).
 
-    A deadlock, a serialization failure, a busy SQLite; or the connection was lost, but
-    not in COMMIT, which would be `CommitOutcomeUnknownError`.
+    A deadlock, a serialization failure, a busy SQLite, a changed schema; or the
+    connection was lost, but not in COMMIT: that would be `CommitOutcomeUnknownError`.
     """
+    if isinstance(error, SchemaChangedError):
+        return True
     return sqlstate(error) in {"40001", "40P01"} or is_connection_lost(error)
 
 
@@ -131,6 +137,8 @@ def describe(error: BaseException) -> Outcome:
         return EXHAUSTED
     if isinstance(error, DatabaseUnavailableError) or is_connection_lost(error):
         return UNAVAILABLE
+    if isinstance(error, SchemaChangedError):
+        return BUSY
     code = sqlstate(error) or ""
     for length in (5, 3, 2):
         if outcome := BY_SQLSTATE.get(code[:length]):

@@ -123,6 +123,28 @@ def _reason_not_to_commit(connection: Connection) -> str | None:
 class CheckedConnection(asyncpg.Connection):  # type: ignore[misc]
     """A connection that raises when PostgreSQL answers COMMIT with ROLLBACK."""
 
+    only_read_until: int | None = None
+    """What `count_sent` said when its transaction had run nothing but SELECTs."""
+    _copies = 0
+
+    def count_sent(self) -> int:
+        """Count what was run so far, past SQLAlchemy as well, to see whether more was.
+
+        asyncpg counts all but COPY, for its own pool, and under no public name.
+        """
+        sent: int = self._protocol.queries_count
+        return sent + self._copies
+
+    async def copy_to_table(self, *args: Any, **options: Any) -> str:
+        """Copy a file into a table and return the command's tag."""
+        self._copies += 1
+        return str(await super().copy_to_table(*args, **options))
+
+    async def copy_records_to_table(self, *args: Any, **options: Any) -> str:
+        """Copy records into a table and return the command's tag."""
+        self._copies += 1
+        return str(await super().copy_records_to_table(*args, **options))
+
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
         """Run a command and return its tag."""
         tag: str = await super().execute(query, *args, **options)

@@ -71,7 +71,8 @@ async def test_rolling_back_to_a_raw_savepoint_clears_a_driver_error(
 async def end_by(database: Database, statement: str) -> None:
     async with database.write() as session:
         await add(session, NoteIn())
-        await session.execute(text(statement))
+        connection = await session.connection()
+        await connection.execute(text(statement))
 
 
 @pytest.mark.parametrize("word", WORDS)
@@ -87,9 +88,10 @@ async def test_a_statement_that_ends_the_transaction_is_refused(
 async def test_a_savepoint_may_be_written_as_a_statement(database: Database) -> None:
     async with database.write() as session:
         await add(session, NoteIn())
-        await session.execute(text("SAVEPOINT one"))
+        connection = await session.connection()
+        await connection.execute(text("SAVEPOINT one"))
         await add(session, NoteIn(text="undone"))
-        await session.execute(text("ROLLBACK TO SAVEPOINT one"))
+        await connection.execute(text("ROLLBACK TO SAVEPOINT one"))
         await session.commit()
     assert await count_apart(database) == 1
 
