@@ -224,7 +224,7 @@ MUTANTS = [
     Mutant(
         "a connection that cannot roll back is kept",
         SYNC,
-        "app/db/failures.py",
+        "app/db/transaction_errors.py",
         ' or ending.get(connection) == "ROLLBACK"',
         "",
         LEAKS,
@@ -330,7 +330,7 @@ MUTANTS = [
     Mutant(
         "an unknown outcome is told as a refusal",
         AUTO,
-        "app/db/failures.py",
+        "app/db/transaction_errors.py",
         'raise CommitOutcomeUnknownError("connection lost in COMMIT")',
         "return",
         ERRORS,

@@ -12,10 +12,20 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 {% endif %}
 
 from app.config import PROJECT, Settings
-from app.db.failures import tell_failures_apart
-from app.db.pool import connect_in_time, replace_dead_connections, warn_when_held_long
+from app.db.pool import (
+    connect_in_time,
+    replace_changed_connections,
+    replace_dead_connections,
+    warn_when_held_long,
+)
+from app.db.schema_changes import survive_schema_changes
 from app.db.sqlite import prepare_sqlite
 from app.db.timeouts import set_local, timeout_parameters
+{% if cookiecutter.io == 'async' %}
+from app.db.transaction_errors import CheckedConnection, classify_transaction_errors
+{% else %}
+from app.db.transaction_errors import classify_transaction_errors
+{% endif %}
 
 {% if cookiecutter.io == 'async' %}
 SQLITE_DRIVER = "sqlite+aiosqlite"
@@ -56,10 +66,13 @@ def make_engine(
         url, options["connect_args"] = targets[0]
         engine = create_async_engine(url, **options)
         connect_in_time(engine.sync_engine, settings, *targets[1:])
+        if settings.database_pooler == "none":
+            survive_schema_changes(engine.sync_engine)
     if settings.database_pooler == "transaction":
         _set_parameters_in_each_transaction(engine.sync_engine, settings)
-    tell_failures_apart(engine.sync_engine)
+    classify_transaction_errors(engine.sync_engine)
     replace_dead_connections(engine.sync_engine)
+    replace_changed_connections(engine.sync_engine)
     warn_when_held_long(engine.sync_engine, settings)
     return engine
 
@@ -94,6 +107,7 @@ def _postgresql(
     dsn = url.set(drivername="postgresql", query=query)
     url = url.set(drivername=POSTGRESQL_DRIVER, query={})
     arguments: dict[str, Any] = {
+        "connection_class": CheckedConnection,
         "dsn": dsn.render_as_string(hide_password=False),
         "server_settings": parameters,
     }

@@ -44,6 +44,10 @@ class DetachedObjectError(DatabaseError):
     """An object does not belong to the session that is to save it."""
 
 
+class SchemaChangedError(DatabaseError):
+    """A migration changed what a statement returns while its transaction ran."""
+
+
 @dataclass(frozen=True)
 class DatabaseProblem:
     """What a client is told: HTTP status, problem type, a sentence."""
@@ -154,9 +158,11 @@ def is_connection_lost(error: BaseException) -> bool:
 def is_retryable(error: BaseException) -> bool:
     """Whether the transaction that failed so may succeed when all of it is run again.
 
-    A deadlock, a serialization failure, a busy SQLite; or the connection was lost, but
-    not in COMMIT, which would be `CommitOutcomeUnknownError`.
+    A deadlock, a serialization failure, a busy SQLite, a changed schema; or the
+    connection was lost, but not in COMMIT: that would be `CommitOutcomeUnknownError`.
     """
+    if isinstance(error, SchemaChangedError):
+        return True
     return sqlstate(error) in {"40001", "40P01"} or is_connection_lost(error)
 
 
@@ -168,6 +174,8 @@ def to_problem(error: BaseException) -> DatabaseProblem:
         return EXHAUSTED
     if isinstance(error, DatabaseUnavailableError) or is_connection_lost(error):
         return UNAVAILABLE
+    if isinstance(error, SchemaChangedError):
+        return BUSY
     code = sqlstate(error) or ""
     for length in (5, 3, 2):
         if problem := BY_SQLSTATE.get(code[:length]):

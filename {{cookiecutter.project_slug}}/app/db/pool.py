@@ -132,6 +132,71 @@ def _is_suspect(connection: Any) -> bool:
 {% endif %}
 
 
+def replace_changed_connections(engine: Engine) -> None:
+    """Replace a connection that is returned in another state than it was made in.
+
+    This sees what needs no round trip. docs/sessions/connection-state.md has the rest.
+    """
+    is_postgresql = engine.dialect.name == "postgresql"
+    state_of = _postgresql_state if is_postgresql else _sqlite_state
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        if is_postgresql:
+            # SQLAlchemy does so after AUTOCOMMIT, which is no change then.
+            engine.dialect.reset_isolation_level(connection)
+        entry.info["state"] = state_of(connection, entry.driver_connection)
+
+    @event.listens_for(engine, "checkin")
+    def checkin(
+        connection: DBAPIConnection | None,
+        entry: ConnectionPoolEntry,
+    ) -> None:
+        if connection is None:
+            return
+        if state_of(connection, entry.driver_connection) != entry.info["state"]:
+            logger.warning("connection changed by %s; replacing it", current_route())
+            entry.invalidate(soft=True)
+
+
+{% if cookiecutter.io == 'async' %}
+def _postgresql_state(connection: Any, driver: Any) -> tuple[object, ...]:
+    return (
+        connection.isolation_level,
+        connection.readonly,
+        connection.deferrable,
+        driver.is_in_transaction(),
+        # The server reports some parameters by itself, search_path since PostgreSQL 18.
+        repr(driver.get_settings()),
+    )
+{% else %}
+# The server reports these by itself, search_path since PostgreSQL 18.
+_REPORTED = (
+    b"DateStyle",
+    b"IntervalStyle",
+    b"TimeZone",
+    b"default_transaction_read_only",
+    b"search_path",
+    b"session_authorization",
+)
+
+
+def _postgresql_state(_connection: Any, driver: Any) -> tuple[object, ...]:
+    return (
+        driver.autocommit,
+        driver.isolation_level,
+        bool(driver.read_only),
+        bool(driver.deferrable),
+        *map(driver.pgconn.parameter_status, _REPORTED),
+    )
+{% endif %}
+
+
+def _sqlite_state(_connection: Any, driver: Any) -> tuple[object, ...]:
+    # SQLAlchemy leaves "" after AUTOCOMMIT; transactions begin by BEGIN in any case.
+    return driver.isolation_level or "", getattr(driver, "autocommit", None)
+
+
 def warn_when_held_long(engine: Engine, settings: Settings) -> None:
     """Log who held a connection for longer than a setting (S5)."""
     limit = settings.database_held_warning
