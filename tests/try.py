@@ -23,9 +23,8 @@ from pathlib import Path
 
 from tests.postgres import Cluster
 from tests.service import environment_with
-from tests.template import COMBINATIONS, ROOT, Answers, name_of, render
+from tests.template import ROOT, VARIANTS, Answers, render
 
-VARIANTS = {name_of(answers): answers for answers in COMBINATIONS}
 CHECKS = {
     "ruff format": "ruff format --no-cache --check .",
     "ruff check": "ruff check --no-cache .",
