@@ -13,7 +13,6 @@ the kernel's, from /proc. No test: what an interpreter needs differs between mac
 from __future__ import annotations
 
 import re
-import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +22,7 @@ from httpx2 import Client
 
 from benchmarks.options import number_from, parser_of
 from tests.postgres import Cluster, Server
-from tests.service import Service, run
+from tests.service import MIGRATE, Service, run
 from tests.template import render
 
 WARM_UP = 5
@@ -81,7 +80,7 @@ def main() -> None:
             "DATABASE_URL": cluster.url,
             "DATABASE_STREAM_TIMEOUT": 0,
         }
-        run(project, sys.executable, "-m", "alembic", "upgrade", "head", **settings)
+        run(project, *MIGRATE, **settings)
         with Service(project, **settings) as service:
             client, server = service.client(), Server(cluster.url)
             for _ in range(WARM_UP):

@@ -20,7 +20,8 @@ from tempfile import TemporaryDirectory
 from httpx2 import Client
 
 from benchmarks.options import number_from, parser_of
-from tests.service import Service, register, sign_in
+from tests.service import Service
+from tests.shop import register, sign_in
 from tests.template import render
 
 ADA, NOBODY = "ada@example.com", "nobody@example.com"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from pathlib import PurePath
 
 import pytest
 
@@ -24,12 +23,8 @@ FIGURES: dict[str, tuple[str, Callable[[Iterable[float]], float]]] = {
     "leaked": ("connections leaked", sum),
     "recovery": ("longest recovery (s)", max),
 }
-# Tests that are counted themselves, by their module.
-CHECKS = {
-    "test_mutants": "mutants caught",
-    "test_server": "tests on servers",
-    "test_faults": "tests with faults",
-}
+# Tests that are counted themselves, by where they are.
+CHECKS = {"tests/test_mutants.py": "mutants caught", "tests/attacks/": "attacks"}
 
 running: pytest.Item | None = None
 
@@ -59,13 +54,13 @@ def table(reports: Iterable[pytest.TestReport]) -> list[str]:
     failed: set[tuple[str, str]] = set()
     for report in reports:
         variant = dict(report.user_properties).get(VARIANT)
-        module = PurePath(report.nodeid.partition("::")[0]).stem
+        check = next((each for each in CHECKS if report.nodeid.startswith(each)), "")
         if not isinstance(variant, str):
             continue
         if report.failed:
-            failed.add((variant, module))
+            failed.add((variant, check))
         elif report.when == "call" and report.passed:
-            found[variant][module].append(1)
+            found[variant][check].append(1)
         for name, value in report.user_properties:
             # In the end there is also what fixtures have noted.
             if report.when == "teardown" and isinstance(value, int | float):
@@ -74,9 +69,9 @@ def table(reports: Iterable[pytest.TestReport]) -> list[str]:
     lines = [headings, ["---"] + ["---:"] * (len(headings) - 1)]
     for variant in map(name_of, COMBINATIONS):
         cells = [
-            "failed" if (variant, module) in failed else str(len(passed) or "")
-            for module in CHECKS
-            for passed in [found[variant][module]]
+            "failed" if (variant, check) in failed else str(len(passed) or "")
+            for check in CHECKS
+            for passed in [found[variant][check]]
         ]
         for name, (_, combine) in FIGURES.items():
             values = found[variant][name]

@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
-from uuid import uuid4
 
-from httpx2 import Client, Limits, Response
+from httpx2 import Client, Limits
 
 PATIENCE = 60.0
-PASSWORD = "correct horse"
+MIGRATE = (sys.executable, "-m", "alembic", "upgrade", "head")
 UVICORN = (sys.executable, "-m", "uvicorn", "app.main:app")
 # What our own environment must not decide for a project.
 THEIRS = (
@@ -61,28 +60,6 @@ def wait_until(condition: Callable[[], bool], patience: float = PATIENCE) -> Non
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
-
-
-def register(client: Client, email: str) -> Response:
-    """Register somebody, with the password that all have here."""
-    user = {"email": email, "full_name": "Ada", "password": PASSWORD}
-    return client.post("/users", json=user)
-
-
-def sign_in(client: Client, email: str, password: str = PASSWORD) -> Response:
-    """Ask for a token."""
-    form = {"username": email, "password": password}
-    return client.post("/auth/token", data=form)
-
-
-def token_of_somebody_new(client: Client) -> str:
-    """Return the token of a user whom nobody else knows."""
-    email = f"{uuid4()}@example.com"
-    registered = register(client, email)
-    assert registered.status_code == 201, registered.text
-    signed_in = sign_in(client, email)
-    assert signed_in.status_code == 200, signed_in.text
-    return str(signed_in.json()["access_token"])
 
 
 class Service:

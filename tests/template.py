@@ -29,20 +29,26 @@ COMBINATIONS: list[dict[str, Any]] = [
     for choices in itertools.product(*SWITCHES.values())
 ]
 
-# Six variants in which each choice of a switch meets each choice of any other.
-PAIRS = [
-    each
-    for each in COMBINATIONS
-    if sum(each[switch] != SWITCHES[switch][0] for switch in SWITCHES) in {0, 3, 4}
-]
-
-# The two that have no choice in common.
-EXTREMES = [COMBINATIONS[0], COMBINATIONS[-1]]
-
 
 def name_of(answers: Answers) -> str:
     """Return a readable name of a variant: async-sqlalchemy-auto-repository."""
     return "-".join(str(answers[switch]) for switch in SWITCHES)
+
+
+VARIANTS = {name_of(answers): answers for answers in COMBINATIONS}
+DEFAULT = VARIANTS["async-sqlalchemy-auto-repository"]
+# What has no choice in common with it.
+OPPOSITE = VARIANTS["sync-sqlmodel-manual-unit_of_work"]
+EXTREMES = [DEFAULT, OPPOSITE]
+# Six variants in which each choice of a switch meets each choice of any other.
+PAIRS = [
+    DEFAULT,
+    VARIANTS["async-sqlmodel-manual-unit_of_work"],
+    VARIANTS["sync-sqlalchemy-manual-unit_of_work"],
+    VARIANTS["sync-sqlmodel-auto-unit_of_work"],
+    VARIANTS["sync-sqlmodel-manual-repository"],
+    OPPOSITE,
+]
 
 
 def settings_in(home: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.postgres import Server
-from tests.service import run
+from tests.service import MIGRATE, run
 from tests.template import COMBINATIONS, Answers, Bakery, name_of
 
 pytestmark = pytest.mark.slow
@@ -55,8 +55,7 @@ def schemas_of(project: Path, server: Server, folder: Path) -> Schemas:
     """Return what a project's migrations make of an empty database of either kind."""
     url, file = server.create_database(), folder / "database.db"
     for each in (url, f"sqlite:///{file}"):
-        migrate = (sys.executable, "-m", "alembic", "upgrade", "head")
-        run(project, *migrate, DATABASE_URL=each)
+        run(project, *MIGRATE, DATABASE_URL=each)
     with closing(sqlite3.connect(file)) as connection:
         on_sqlite = connection.execute(ON_SQLITE).fetchall()
     return {"SQLite": on_sqlite} | {

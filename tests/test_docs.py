@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.template import (
-    COMBINATIONS,
+    DEFAULT,
+    EXTREMES,
     PROMPTS,
     ROOT,
     SLUG,
@@ -98,7 +99,7 @@ def test_each_choice_names_the_packages_that_only_it_brings(
     prompt: str, choice: str, bake: Bakery
 ) -> None:
     packages = {
-        each: packages_of(bake(**COMBINATIONS[0] | {"example": True, prompt: value}))
+        each: packages_of(bake(**DEFAULT | {"example": True, prompt: value}))
         for each, value in CHOICES[prompt].items()
     }
     ours = packages.pop(choice)
@@ -110,7 +111,7 @@ def test_each_choice_names_the_packages_that_only_it_brings(
 def test_the_files_that_are_named_exist(bake: Bakery) -> None:
     rendered = "".join(
         f"/{name}\n"
-        for answers in (COMBINATIONS[0], COMBINATIONS[-1])
+        for answers in EXTREMES
         for example in (True, False)
         for name in files_in(bake(**answers, example=example))
     )

@@ -15,7 +15,7 @@ def report(
 ) -> pytest.TestReport:
     properties = {VARIANT: variant, **figures}
     return pytest.TestReport(
-        "tests/test_faults.py::test",
+        "tests/attacks/test_streams.py::test",
         ("", None, ""),
         {},
         outcome,  # type: ignore[arg-type]
@@ -42,10 +42,10 @@ def test_each_variant_has_its_figures_and_what_failed() -> None:
         report(LAST, "teardown"),
     ]
     _, _, first, last = table(reports)
-    faults = CHECKS["test_faults"]
+    attacks = CHECKS["tests/attacks/"]
     lost, recovery = FIGURES["lost"][0], FIGURES["recovery"][0]
-    assert cells(first) == {VARIANT: FIRST, faults: "2", lost: "3", recovery: "0.5"}
-    assert cells(last) == {VARIANT: LAST, faults: "failed"}
+    assert cells(first) == {VARIANT: FIRST, attacks: "2", lost: "3", recovery: "0.5"}
+    assert cells(last) == {VARIANT: LAST, attacks: "failed"}
 
 
 def test_without_variants_there_is_no_table() -> None:

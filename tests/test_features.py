@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from tests.service import run
 from tests.template import (
-    COMBINATIONS,
+    DEFAULT,
+    EXTREMES,
+    OPPOSITE,
     ROOT,
     Answers,
     Bakery,
@@ -30,12 +33,12 @@ BASH = ("bash", "-euo", "pipefail", "-c")
 PROGRAMS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 # Where all of a project's tests run, rather than those that a feature can break.
 WHOLE = (
-    {**COMBINATIONS[0], "example": True},
-    {**COMBINATIONS[-1], "example": False},
+    {**DEFAULT, "example": True},
+    {**OPPOSITE, "example": False},
 )
 FEATURE = "tests/test_categories.py"
 # What the pages on sessions promise of that feature; the same in all variants.
-PROMISES = ROOT / "tests" / "category_sessions.py.txt"
+PROMISES = ROOT / "tests" / "planted" / "category_sessions.py"
 PROMISED = "tests/test_category_sessions.py"
 CHANGEABLE = "tests/test_migrations.py tests/session/test_dependencies.py"
 # What a page ends with, and what of it takes its time.
@@ -76,15 +79,16 @@ def after_the_routers(lines: list[str], _: str) -> int:
     return max(n for n, line in enumerate(lines) if line.strip().startswith(like)) + 1
 
 
+# Where a block of code goes that is no whole file, as its mark says.
 PLACES: dict[str, Callable[[list[str], str], int]] = {
-    "in order among the imports": among_the_imports,
-    "at the end of `__init__`": at_the_end_of_init,
-    "after the other routers": after_the_routers,
+    "imports": among_the_imports,
+    "end of __init__": at_the_end_of_init,
+    "routers": after_the_routers,
 }
 
 
 def insert(new: str, path: Path, place: str) -> None:
-    """Put lines where a page says that they go."""
+    """Put lines into a file, at a place among PLACES."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     lines.insert(PLACES[place](lines, new), new)
     path.write_text("".join(lines), encoding="utf-8")
@@ -95,8 +99,8 @@ def include(module: Path, main: Path) -> None:
     name = module.stem
     origin = ".".join(module.relative_to(main.parent.parent).with_suffix("").parts)
     new = f"from {origin} import router as {name}\n"
-    insert(new, main, "in order among the imports")
-    insert(f"    app.include_router({name})\n", main, "after the other routers")
+    insert(new, main, "imports")
+    insert(f"    app.include_router({name})\n", main, "routers")
 
 
 def delete(words: list[str], path: Path) -> None:
@@ -112,34 +116,47 @@ def follow(
 ) -> list[str]:
     """Do in a project what a page of it says, in order; return its last commands.
 
-    A block of code belongs to the paragraph before it, which names its file.
+    A block of code has marks, which no forge shows: `title` is its file, `insert` is
+    where in the file its lines go, `router` is the module that includes its router.
+    After the comment `delete-lines` comes a list of files, each with its words.
     """
-    text = ""
-    path = project
+    text = (project / page).read_text(encoding="utf-8")
+    deleting = False
     commands: list[str] = []
-    for token in MarkdownIt().parse((project / page).read_text(encoding="utf-8")):
-        if token.type == "inline":
-            text = " ".join(token.content.split())
-            if step := re.fullmatch(r"`(\S+)`: (`.+`)", text):
-                delete(re.findall(r"`(.+?)`", step[2]), project / step[1])
-            elif step := re.match(r"Include its `router` in `(\S+)`", text):
-                include(path, project / step[1])
+    for token in MarkdownIt().parse(text):
+        marks = dict(re.findall(r'(\w+)="([^"]*)"', token.info))
+        for name in {"title", "router"} & marks.keys():
+            assert f"`{marks[name]}`" in text, f"{page} does not name {marks[name]}"
+        if token.type == "html_block":
+            deleting |= token.content == "<!-- delete-lines -->\n"
+        elif token.type == "bullet_list_close":
+            deleting = False
+        elif token.type == "inline" and deleting:
+            file, *words = code_in(token)
+            delete(words, project / file)
         elif token.type != "fence":
             continue
         elif token.info == "sh":
             commands = token.content.splitlines()
             asked_for = [each for each in commands if each not in omitting]
             run(project, *BASH, "\n".join(asked_for), **settings)
-        elif step := re.fullmatch(r"`(\S+)`:", text):
-            path = project / step[1]
+        elif "insert" in marks:
+            insert(token.content, project / marks["title"], marks["insert"])
+        else:
+            path = project / marks["title"]
             assert not path.exists(), path
             path.parent.mkdir(exist_ok=True)
             path.write_text(token.content, encoding="utf-8")
-        else:
-            step = re.search(r"In `(\S+)`, (.+):$", text)
-            assert step, text
-            insert(token.content, project / step[1], step[2])
+            if "router" in marks:
+                include(path, project / marks["router"])
+    assert not deleting
     return commands
+
+
+def code_in(paragraph: Token) -> list[str]:
+    """Return what a paragraph has between backticks."""
+    spans = paragraph.children or []
+    return [each.content for each in spans if each.type == "code_inline"]
 
 
 def test_a_feature_is_added_as_the_pages_say(
@@ -160,7 +177,7 @@ def test_the_example_is_taken_out_as_the_page_says(
 ) -> None:
     project = shutil.copytree(bake(**variant, example=True), tmp_path / "project")
     # Below, the others turn out to be projects that are tested as they are rendered.
-    whole = variant in (COMBINATIONS[0], COMBINATIONS[-1])
+    whole = variant in EXTREMES
     omitting: Set[str] = set() if whole else SLOW_CHECKS
     tools = tools | {"PYTEST_ADDOPTS": "-p no:cacheprovider"}
     checks = follow("docs/remove-the-shop.md", project, omitting, **tools)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -31,7 +30,8 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.evidence import note
 from tests.postgres import Server
-from tests.service import PASSWORD, Service, register, run
+from tests.service import MIGRATE, Service, run
+from tests.shop import PASSWORD, new_product, register
 from tests.template import COMBINATIONS, Bakery, name_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.costly]
@@ -61,11 +61,11 @@ class Good:
     form: dict[str, str] = field(default_factory=dict)
 
 
-def new_product(sku: str) -> dict[str, Any]:
-    """Return a product, of which there is as much as there can be."""
-    return {"sku": sku, "name": "New", "price": 1, "stock": 10**12, "tags": ["new"]}
-
-
+# There is as much of each as there can be.
+FIRST, SECOND, THIRD = (
+    new_product(sku=sku, stock=10**12, tags=["new"])
+    for sku in ("first", "second", "third")
+)
 # In this order; all of the document, and product 1 and order 1 are there afterwards.
 GOOD = {
     "GET /health/live": Good(),
@@ -77,8 +77,8 @@ GOOD = {
     "POST /auth/token": Good(form={"username": ADA, "password": PASSWORD}),
     "GET /users/me": Good(),
     "POST /transfers": Good(json={"recipient_email": GRACE, "amount": 1}),
-    "POST /products": Good(json=new_product("first")),
-    "POST /products/bulk": Good(json=[new_product("second"), new_product("third")]),
+    "POST /products": Good(json=FIRST),
+    "POST /products/bulk": Good(json=[SECOND, THIRD]),
     "PATCH /products/{product_id}": Good(json={"price": 2, "tags": ["old"]}),
     "DELETE /products/{product_id}": Good(id=3),
     "POST /orders": Good(
@@ -156,8 +156,7 @@ def shop(
         url = f"sqlite:///{tmp_path_factory.mktemp('shop')}/shop.db"
     else:
         url = server.create_database()
-    migrate = (sys.executable, "-m", "alembic", "upgrade", "head")
-    run(project, *migrate, DATABASE_URL=url)
+    run(project, *MIGRATE, DATABASE_URL=url)
     with Service(project, DATABASE_URL=url, ENVIRONMENT="test") as service:
         client = service.client()
         text = client.get("/openapi.json").text

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import Service, register, run, sign_in
+from tests.service import Service, run
+from tests.shop import register, sign_in
 from tests.template import SWITCHES, Bakery
 
 pytestmark = pytest.mark.slow

@@ -15,15 +15,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 
-from tests.service import (
-    PATIENCE,
-    Service,
-    run,
-    token_of_somebody_new,
-    wait_until,
-)
+from tests.service import MIGRATE, PATIENCE, Service, run, wait_until
+from tests.shop import create, read, token_of_somebody_new
 from tests.template import EXTREMES, Answers, Bakery, name_of
-from tests.test_server import MIGRATE, create, read
 
 pytestmark = pytest.mark.slow
 

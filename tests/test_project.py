@@ -12,7 +12,7 @@ import pytest
 from tests.evidence import count_passed, note
 from tests.postgres import Server
 from tests.service import run
-from tests.template import COMBINATIONS, Bakery, name_of
+from tests.template import EXTREMES, Bakery, name_of
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +47,7 @@ def test_newer_pythons_run_it(version: str, bake: Bakery, tmp_path: Path) -> Non
     python = tmp_path / "venv" / "bin" / "python"
     install = (python, "-m", "pip", "install", "--quiet")
     run(tmp_path, *install, "--upgrade", "pip")
-    for answers in (COMBINATIONS[0], COMBINATIONS[-1]):
+    for answers in EXTREMES:
         folder = tmp_path / name_of(answers)
         project = shutil.copytree(bake(**answers, example=True), folder)
         run(project, *install, "--editable", ".", "--group", "dev")

@@ -10,7 +10,8 @@ import pytest
 
 from tests.service import run
 from tests.template import (
-    COMBINATIONS,
+    DEFAULT,
+    OPPOSITE,
     ROOT,
     SLUG,
     Answers,
@@ -24,9 +25,9 @@ from tests.test_project import interpreter
 pytestmark = pytest.mark.slow
 
 VARIANTS: list[Answers] = [
-    {**COMBINATIONS[0], "example": True},
-    {**COMBINATIONS[-1], "example": True},
-    {**COMBINATIONS[0], "example": False},
+    {**DEFAULT, "example": True},
+    {**OPPOSITE, "example": True},
+    {**DEFAULT, "example": False},
 ]
 
 

@@ -26,24 +26,19 @@ import pytest
 from httpx2 import Client, Response
 
 from tests.postgres import Cluster, Replica, Server, free_port
-from tests.service import (
-    Service,
-    register,
-    run,
-    sign_in,
-    token_of_somebody_new,
-    wait_until,
-)
-from tests.template import EXTREMES, SLUG, Bakery, name_of
-from tests.test_server import (
-    MIGRATE,
+from tests.service import MIGRATE, Service, run, wait_until
+from tests.shop import (
     POOL_SIZE,
     create,
     export,
     new_product,
     read,
+    register,
+    sign_in,
+    token_of_somebody_new,
     transfer,
 )
+from tests.template import DEFAULT, EXTREMES, SLUG, Bakery, name_of
 
 pytestmark = pytest.mark.slow
 
@@ -97,7 +92,7 @@ def stocked(bake: Bakery, replica: Replica) -> str:
     """The URL of a database to copy on the primary: migrated, with one product."""
     primary = Server(replica.primary.url)
     url = primary.create_database()
-    run(bake(**EXTREMES[0], example=True), *MIGRATE, DATABASE_URL=url)
+    run(bake(**DEFAULT, example=True), *MIGRATE, DATABASE_URL=url)
     primary.execute(PRODUCT, url)
     return url
 
