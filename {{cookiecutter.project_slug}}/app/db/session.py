@@ -38,7 +38,7 @@ from app.logs import logger
 ONE_STATEMENT = "may run one statement"
 _CLOSED = "is closed"
 _COMMITTED = "has committed"
-_CHANGED = "transactions with changes"
+_CHANGED = "transactions with changes, and whether in bulk"
 
 _WRITES = re.compile(r"\s*(insert|update|delete|merge|truncate)\b", re.IGNORECASE)
 
@@ -73,8 +73,7 @@ class ReadSession(AsyncSession):
         try:
             await super().close()
         except DBAPIError as error:
-            # Its work is done; who did it is not to suffer.
-            logger.warning("%s: connection lost on return: %r", current_route(), error)
+            _log_loss(error)
 
     async def set_timeouts(self, **seconds: Unpack[Timeouts]) -> None:
         """Give this transaction timeouts of its own, in seconds; they end with it.
@@ -130,6 +129,13 @@ class WriteSession(ReadSession):
         """Whether a transaction of this session was committed."""
         return _COMMITTED in self.info
 
+    async def close(self) -> None:
+        """Close it for good; what was not committed is rolled back."""
+        try:
+            await self.rollback()
+        finally:
+            await super().close()
+
     async def rollback(self) -> None:
         """Discard what was not committed. What was loaded stays readable.
 
@@ -140,7 +146,10 @@ class WriteSession(ReadSession):
             return
         is_discarding = self.has_changes
         loaded = [(each, _loaded_values(each)) for each in self.identity_map.values()]
-        await super().rollback()
+        try:
+            await super().rollback()
+        except DBAPIError as error:
+            _log_loss(error)
         # SQLAlchemy has expired them: reading one would need a statement.
         for instance, values in loaded:
             if instance in self and is_discarding:
@@ -160,14 +169,20 @@ class WriteSession(ReadSession):
         )
 
 
+def _log_loss(error: DBAPIError) -> None:
+    # The server rolls back as well, and what was done before is not to suffer.
+    logger.warning("%s: connection lost on its return: %r", current_route(), error)
+
+
 def _loaded_values(instance: object) -> dict[str, Any]:
     state: Any = inspect(instance)
     return {name: state.dict[name] for name in state.attrs.keys() & state.dict.keys()}
 
 
-def _note_change(session: Any) -> None:
+def _note_change(session: Any, *, in_bulk: bool = False) -> None:
     transaction = session.get_nested_transaction() or session.get_transaction()
-    session.info.setdefault(_CHANGED, set()).add(transaction)
+    changed = session.info.setdefault(_CHANGED, {})
+    changed[transaction] = changed.get(transaction, False) or in_bulk
 
 
 @event.listens_for(ReadSession.sync_session_class, "after_begin")
@@ -204,7 +219,7 @@ def _do_orm_execute(state: ORMExecuteState) -> Result[Any] | None:
             state.update_execution_options(populate_existing=True)
         return None
     if state.is_update:
-        _note_change(state.session)
+        _note_change(state.session, in_bulk=True)
         return _update_and_reload(state)
     if state.is_insert or state.is_delete:
         _note_change(state.session)
@@ -238,26 +253,40 @@ def _after_flush(session: Any, _context: object) -> None:
 
 @event.listens_for(ReadSession.sync_session_class, "after_commit")
 def _after_commit(session: Any) -> None:
-    changed = session.info.get(_CHANGED, set())
+    changed = session.info.get(_CHANGED, {})
     if (savepoint := session.get_nested_transaction()) is None:
         changed.clear()
         session.info[_COMMITTED] = True
         note_commit()
     elif savepoint in changed:
-        changed.remove(savepoint)
-        changed.add(savepoint.parent)
+        is_in_bulk = changed.pop(savepoint)
+        changed[savepoint.parent] = changed.get(savepoint.parent, False) or is_in_bulk
 
 
 @event.listens_for(ReadSession.sync_session_class, "after_soft_rollback")
 def _after_soft_rollback(session: Any, ended: SessionTransaction) -> None:
-    changed = session.info.get(_CHANGED, set())
+    changed = session.info.get(_CHANGED, {})
     if ended.parent is None:
         changed.clear()
     elif ended.nested:
-        changed.discard(ended)
-        # SQLAlchemy has expired what was changed inside the savepoint.
+        is_in_bulk = changed.pop(ended, False)
         if session.is_active:
+            _reload(session, all_of_them=is_in_bulk)
+
+
+def _reload(session: Any, *, all_of_them: bool) -> None:
+    """Read what SQLAlchemy has expired, since it was changed inside the savepoint.
+
+    It does not know what an UPDATE in bulk has changed.
+    """
+    # A `with` block that is about to end allows no statement, and no public name tells
+    # when it has ended.
+    block, session._trans_context_manager = session._trans_context_manager, None
+    try:
+        with session.no_autoflush:
             for instance in session.identity_map.values():
-                if inspect(instance).expired:
+                if all_of_them or inspect(instance).expired:
                     session.refresh(instance)
+    finally:
+        session._trans_context_manager = block
 {% endblock %}

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import text
 
 from app.config import Settings
-from app.db.session import Database, ReadSession, WriteSession
+from app.db.database import Database
+from app.db.session import ReadSession, WriteSession
 from tests.session.probe import NoteIn, add, count_apart
 
 only_postgresql = "SQLite has no such parameters"

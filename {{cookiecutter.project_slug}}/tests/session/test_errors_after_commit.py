@@ -14,13 +14,12 @@ from sqlalchemy import event, text
 from starlette.testclient import TestClient
 
 from app.config import Settings
-from app.db.dependencies import ReadDep, SnapshotDep, WriteDep
-from app.db.places import get_database
 from app.db.session import ReadSession, WriteSession
-from app.db.units import read_alone, serializable, write_alone
+from app.dependencies import ReadDep, SnapshotDep, WriteDep, get_database
 from app.main import create_app
 from app.problems import ConflictError
 from app.routing import Router
+from app.run import run_read, run_serializable, run_transaction
 from tests.conftest import serve
 from tests.session import probe as notes
 from tests.session.conftest import TABLE
@@ -94,8 +93,8 @@ async def die(session: ReadSession) -> None:
 
 
 UNITS: dict[str, Callable[..., Any]] = {
-    "write": write_alone,
-    "serializable": serializable,
+    "write": run_transaction,
+    "serializable": run_serializable,
 }
 
 
@@ -105,10 +104,10 @@ async def save_apart_then_fail(request: Request, way: str, trouble: str) -> None
     database = get_database(request)
     await run_unit(UNITS[way], database, save, NoteIn())
     if trouble == "database-unavailable":
-        await run_unit(read_alone, database, die)
+        await run_unit(run_read, database, die)
     engine = database.read_engine
     async with engine.connect(), engine.connect():
-        await run_unit(read_alone, database, count)
+        await run_unit(run_read, database, count)
 
 
 def raise_conflict() -> Response:

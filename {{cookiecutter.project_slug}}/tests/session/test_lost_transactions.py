@@ -10,7 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import InvalidRequestError, PendingRollbackError
 
 from app.config import Settings
-from app.db.session import Database, WriteSession
+from app.db.database import Database
+from app.db.session import WriteSession
 from tests.session.probe import NoteIn, add, count_apart
 
 WORDS = ["COMMIT", "rollback", " Begin", "END", "abort", "START TRANSACTION"]

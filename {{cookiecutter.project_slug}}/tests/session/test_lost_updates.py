@@ -17,9 +17,10 @@ from sqlalchemy.orm import Mapped, mapped_column, selectinload
 from starlette.testclient import TestClient
 
 from app.config import Settings
-from app.db.dependencies import WriteDep
+from app.db.database import Database
 from app.db.repository import Repository
-from app.db.session import Database, WriteSession
+from app.db.session import WriteSession
+from app.dependencies import WriteDep
 from app.main import create_app
 from app.routing import Router
 from tests.conftest import serve

@@ -14,11 +14,11 @@ from sqlalchemy import Integer, func, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.config import Settings
+from app.db.database import Database
 {% if cookiecutter.io == 'async' %}
-from app.db.errors import BUSY, SchemaChangedError, describe, is_retryable
+from app.db.errors import BUSY, SchemaChangedError, is_retryable, to_problem
 {% endif %}
 from app.db.repository import ReadRepository, Repository
-from app.db.session import Database
 {% if cookiecutter.io == 'async' %}
 from tests.session.probe import Note, count_apart
 {% else %}
@@ -195,7 +195,7 @@ async def test_a_transaction_that_has_written_is_refused_and_may_be_run_again(
         pytest.skip("nothing stays prepared")
     with pytest.raises(SchemaChangedError, match="a migration") as failure:
         await change(database, notes_settings, use, WIDER)
-    assert describe(failure.value) is BUSY
+    assert to_problem(failure.value) is BUSY
     assert is_retryable(failure.value)
     await use(database)
 {% else %}
