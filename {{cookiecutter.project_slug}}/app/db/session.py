@@ -8,6 +8,7 @@ may go wherever a `ReadSession` may, not vice versa. Both come from `Database`;
 """
 
 import re
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Self, Unpack
 
@@ -39,6 +40,7 @@ ONE_STATEMENT = "may run one statement"
 _CLOSED = "is closed"
 _COMMITTED = "has committed"
 _CHANGED = "transactions with changes, and whether in bulk"
+_RELEASED = "the savepoint that is being released"
 
 _WRITES = re.compile(r"\s*(insert|update|delete|merge|truncate)\b", re.IGNORECASE)
 
@@ -254,7 +256,8 @@ def _after_flush(session: Any, _context: object) -> None:
 @event.listens_for(ReadSession.sync_session_class, "after_commit")
 def _after_commit(session: Any) -> None:
     changed = session.info.get(_CHANGED, {})
-    if (savepoint := session.get_nested_transaction()) is None:
+    savepoint = session.info[_RELEASED] = session.get_nested_transaction()
+    if savepoint is None:
         changed.clear()
         session.info[_COMMITTED] = True
         note_commit()
@@ -265,11 +268,14 @@ def _after_commit(session: Any) -> None:
 
 @event.listens_for(ReadSession.sync_session_class, "after_soft_rollback")
 def _after_soft_rollback(session: Any, ended: SessionTransaction) -> None:
-    changed = session.info.get(_CHANGED, {})
     if ended.parent is None:
-        changed.clear()
-    elif ended.nested:
-        is_in_bulk = changed.pop(ended, False)
+        session.info.get(_CHANGED, {}).clear()
+
+
+@event.listens_for(ReadSession.sync_session_class, "after_transaction_end")
+def _after_transaction_end(session: Any, ended: SessionTransaction) -> None:
+    if ended.nested and session.info.pop(_RELEASED, None) is not ended:
+        is_in_bulk = session.info.get(_CHANGED, {}).pop(ended, False)
         if session.is_active:
             _reload(session, all_of_them=is_in_bulk)
 
@@ -283,7 +289,7 @@ def _reload(session: Any, *, all_of_them: bool) -> None:
     # when it has ended.
     block, session._trans_context_manager = session._trans_context_manager, None
     try:
-        with session.no_autoflush:
+        with session.no_autoflush, suppress(DBAPIError):
             for instance in session.identity_map.values():
                 if all_of_them or inspect(instance).expired:
                     session.refresh(instance)
