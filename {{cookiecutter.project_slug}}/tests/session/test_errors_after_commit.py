@@ -183,7 +183,7 @@ async def read_once_and_lose(request: Request, db: ReadDep) -> int:
     return 1
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(notes_settings: Settings) -> Iterator[TestClient]:
     """Give a client of an app with the endpoints above."""
     app = create_app(notes_settings)

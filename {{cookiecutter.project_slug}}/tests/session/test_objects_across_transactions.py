@@ -413,7 +413,7 @@ async def change_in_failed_savepoint(db: WriteDep, id: int, change: str) -> Note
     return note
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(notes_settings: Settings) -> Iterator[TestClient]:
     """Give a client of an app with the endpoint above."""
     app = create_app(notes_settings)
