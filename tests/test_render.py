@@ -88,6 +88,7 @@ FILES = {
     "tests/session/test_dependencies.py",
     "tests/session/test_engine.py",
     "tests/session/test_errors.py",
+    "tests/session/test_hosts.py",
     "tests/session/test_leaks.py",
     "tests/session/test_long_calls.py",
     "tests/session/test_lost_transactions.py",

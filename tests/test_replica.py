@@ -6,7 +6,6 @@ The replica is a real one, which follows a primary of our own.
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import socket
 import sys
@@ -47,9 +46,8 @@ PRODUCT = (
 )
 READS = ["/products/1", "/products", "/users/me", "/health/database"]
 READS += ["/products/export"]  # Last, as it gives its connection back last.
-FALLBACK = {"DATABASE_REPLICA_FALLBACK": "true"}
 READ_ONLY = "25006"
-STANDS_IN = "the replica fails, the primary stands in"
+FALLS_BACK = "connected to the next host"
 # The service's own, and when they were last used.
 CONNECTIONS = f"""
 SELECT pid, query_start FROM pg_stat_activity
@@ -97,15 +95,36 @@ def stocked(bake: Bakery, replica: Replica) -> str:
     return url
 
 
+def or_primary(url: str, first: str) -> str:
+    """Return a URL that prefers the host `first` to the one of `url`, the primary."""
+    account, _, primary = urlsplit(url).netloc.rpartition("@")
+    hosts = urlsplit(url)._replace(netloc=f"{account}@{first},{primary}")
+    return f"{hosts.geturl()}?target_session_attrs=prefer-standby"
+
+
+def address_of(cluster: Cluster) -> str:
+    """Return host and port of a server."""
+    return urlsplit(cluster.url).netloc.rpartition("@")[2]
+
+
 @contextmanager
 def opened(
-    project: Path, replica: Replica, stocked: str, **settings: Any
+    project: Path,
+    replica: Replica,
+    stocked: str,
+    first: str | None = None,
+    **settings: Any,
 ) -> Iterator[Shop]:
-    """Serve a project that has a database of its own, and reads from the copy of it."""
+    """Serve a project that has a database of its own, and reads from the copy of it.
+
+    With `first`, the host and port of somebody else, it prefers to read from there, and
+    falls back to the primary.
+    """
     primary = Server(replica.primary.url)
     url = primary.create_database(template=stocked)
     copy = replica.counterpart(url)
-    urls = {"DATABASE_URL": url, "DATABASE_REPLICA_URL": copy}
+    reads = copy if first is None else or_primary(url, first)
+    urls = {"DATABASE_URL": url, "DATABASE_REPLICA_URL": reads}
     with Service(project, **({"ENVIRONMENT": "test"} | urls | settings)) as service:
         yield Shop(
             service,
@@ -165,9 +184,9 @@ def statuses(client: Client, paths: Iterable[str] = READS) -> set[int]:
     return {client.get(path).status_code for path in paths}
 
 
-def warnings_in(shop: Shop) -> int:
+def fallbacks_in(shop: Shop) -> int:
     """Return how many connections have gone to the primary instead."""
-    return shop.service.log.count(STANDS_IN)
+    return shop.service.log.count(FALLS_BACK)
 
 
 def is_read_from(sql: Callable[[str], list[Any]], client: Client) -> bool:
@@ -268,29 +287,30 @@ def test_without_its_replica_a_service_writes_and_is_ready_but_does_not_read(
             assert statuses(client, ["/health/ready", "/health/live"]) == {200}
         replica.catch_up()
         assert statuses(client, [*READS, f"/products/{created.json()['id']}"]) == {200}
-        assert warnings_in(shop) == 0
+        assert fallbacks_in(shop) == 0
 
 
-def test_the_primary_stands_in_for_a_replica_that_is_not_there_at_first(
+def test_reads_fall_back_to_the_primary_when_the_replica_is_down_at_first(
     open_shop: OpenShop, replica: Replica
 ) -> None:
-    with stopped(replica), open_shop(**FALLBACK) as shop:
+    with stopped(replica), open_shop(first=address_of(replica)) as shop:
         client = shop.service.client(token_of_somebody_new(shop.service.client()))
         assert statuses(client) == {200}
         assert client.get(f"/products/{create(client).json()['id']}").is_success
         assert is_read_from(shop.primary, client)
         # One connection was enough for all, and asked for the replica once.
-        assert warnings_in(shop) == 1
+        assert fallbacks_in(shop) == 1
 
 
-def test_the_primary_stands_in_for_a_replica_that_goes_while_it_is_read(
+def test_reads_fall_back_to_the_primary_when_the_replica_ends_meanwhile(
     open_shop: OpenShop, replica: Replica
 ) -> None:
-    with open_shop(**FALLBACK) as shop, ThreadPoolExecutor() as threads:
+    first = address_of(replica)
+    with open_shop(first=first) as shop, ThreadPoolExecutor() as threads:
         client = shop.client()
         assert statuses(client) == {200}
         assert is_read_from(shop.replica, client)
-        assert warnings_in(shop) == 0
+        assert fallbacks_in(shop) == 0
         with locked_on_both(shop):
             reading = threads.submit(read, client)
             waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
@@ -303,7 +323,7 @@ def test_the_primary_stands_in_for_a_replica_that_goes_while_it_is_read(
             assert statuses(client) == {200}
             assert is_read_from(shop.primary, client)
             assert client.get(f"/products/{create(client).json()['id']}").is_success
-            assert warnings_in(shop) == 1
+            assert fallbacks_in(shop) == 1
 
 
 @contextmanager
@@ -324,54 +344,49 @@ def burst_of_reads(
 ) -> Iterator[tuple[Shop, Client, list[Response]]]:
     """Read twenty times at once in a shop whose replica is silent."""
     with (
-        silent_server() as address,
-        open_shop(
-            DATABASE_REPLICA_URL=f"postgresql://nobody:nothing@{address}/nowhere",
-            DATABASE_POOL_TIMEOUT=timeout,
-            **settings,
-        ) as shop,
+        open_shop(DATABASE_POOL_TIMEOUT=timeout, **settings) as shop,
         ThreadPoolExecutor(20) as threads,
     ):
         client = shop.service.client()
         yield shop, client, list(threads.map(read, [client] * 20))
 
 
-def test_the_primary_stands_in_for_a_replica_that_is_silent(
+def test_reads_fall_back_to_the_primary_when_the_replica_is_silent(
     open_shop: OpenShop,
 ) -> None:
-    timeout = 4  # Less than connecting may take: the replica gets half of it.
-    with burst_of_reads(open_shop, timeout, **FALLBACK) as (shop, client, burst):
+    timeout = 4  # Less than connecting may take: the replica gets a part of it.
+    with (
+        silent_server() as address,
+        burst_of_reads(open_shop, timeout, first=address) as (shop, client, burst),
+    ):
         assert Counter(each.status_code for each in burst) == {200: 20}
         assert max(each.elapsed.total_seconds() for each in burst) < timeout
-        assert 1 <= warnings_in(shop) <= POOL_SIZE
+        assert 1 <= fallbacks_in(shop) <= POOL_SIZE
         assert is_read_from(shop.primary, client)
 
 
-def test_without_fallback_a_silent_replica_is_given_up_in_time(
-    open_shop: OpenShop,
-) -> None:
+def test_a_silent_replica_alone_is_given_up_in_time(open_shop: OpenShop) -> None:
     timeout = 2
-    with burst_of_reads(open_shop, timeout) as (_, client, burst):
-        assert Counter(each.status_code for each in burst) == {503: 20}
-        # Who gets a place at last has two seconds to connect, as libpq will have it.
-        assert max(each.elapsed.total_seconds() for each in burst) < timeout + 2 + 2
-        assert statuses(client, ["/health/ready", "/health/live"]) == {200}
+    with silent_server() as address:
+        nobody = {"DATABASE_REPLICA_URL": f"postgresql://nobody:nothing@{address}/none"}
+        with burst_of_reads(open_shop, timeout, **nobody) as (_, client, burst):
+            assert Counter(each.status_code for each in burst) == {503: 20}
+            # Who gets a place at last has two seconds to connect, as libpq has it.
+            longest = max(each.elapsed.total_seconds() for each in burst)
+            assert longest < timeout + 2 + 2
+            assert statuses(client, ["/health/ready", "/health/live"]) == {200}
 
 
 def test_a_replica_that_is_back_is_read_again(
-    project: Path, tmp_path: Path, replica: Replica, stocked: str
+    open_shop: OpenShop, replica: Replica
 ) -> None:
-    impatient = shutil.copytree(project, tmp_path / SLUG)
-    pool = impatient / "app/db/pool.py"
-    patient = pool.read_text()
-    assert patient.count("STAND_IN_FOR = 60\n") == 1
-    pool.write_text(patient.replace("STAND_IN_FOR = 60\n", "STAND_IN_FOR = 0.5\n"))
-    with opened(impatient, replica, stocked, **FALLBACK) as shop:
+    first = address_of(replica)
+    with open_shop(first=first, DATABASE_POOL_RECYCLE=0.5) as shop:
         client = shop.client()
         with stopped(replica):
             assert is_read_from(shop.primary, client)
-            # As long as nobody else is there, it stands in again and again.
-            wait_until(lambda: read(client).is_success and warnings_in(shop) >= 3)
+            # As long as the replica is down, each new connection falls back.
+            wait_until(lambda: read(client).is_success and fallbacks_in(shop) >= 3)
         wait_until(lambda: is_read_from(shop.replica, client))
         for _ in range(3):
             assert not is_read_from(shop.primary, client)
@@ -396,17 +411,29 @@ except DBAPIError as error:
 """
 
 
-def test_who_stands_in_for_the_replica_refuses_to_write_too(
+def test_a_primary_that_is_read_instead_of_the_replica_refuses_to_write(
     project: Path, stocked: str
 ) -> None:
-    nobody = f"postgresql://nobody:nothing@127.0.0.1:{free_port()}/nowhere"
-    urls = {"DATABASE_URL": stocked, "DATABASE_REPLICA_URL": nobody}
-    said = run(project, sys.executable, "-c", WRITE, **urls, **FALLBACK)
-    warning, state = said.splitlines()
-    assert warning.startswith(STANDS_IN)
-    assert "refused" in warning.lower()
-    assert state == READ_ONLY
+    reads = or_primary(stocked, f"127.0.0.1:{free_port()}")
+    urls = {"DATABASE_URL": stocked, "DATABASE_REPLICA_URL": reads}
+    assert run(project, sys.executable, "-c", WRITE, **urls).strip() == READ_ONLY
     assert Server(stocked).execute("SELECT price FROM products") == [(1,)]
+
+
+def test_the_primary_is_found_by_its_role(
+    project: Path, replica: Replica, stocked: str
+) -> None:
+    account, _, primary = urlsplit(stocked).netloc.rpartition("@")
+    hosts = f"{account}@{address_of(replica)},{primary}"
+    url = urlsplit(stocked)._replace(netloc=hosts).geturl()
+    url += "?target_session_attrs=read-write"
+    replica.catch_up()
+    run(project, *MIGRATE, DATABASE_URL=url)
+    with Service(project, ENVIRONMENT="test", DATABASE_URL=url) as service:
+        client = service.client(token_of_somebody_new(service.client()))
+        created = create(client)
+        assert created.status_code == 201
+        assert client.get(f"/products/{created.json()['id']}").status_code == 200
 
 
 @pytest.fixture

@@ -72,6 +72,7 @@ SEAMS: dict[str, set[str]] = {
         "tests/session/test_connection_state.py",
         "tests/session/test_engine.py",
         "tests/session/test_errors.py",
+        "tests/session/test_hosts.py",
         "tests/session/test_leaks.py",
         "tests/session/test_lost_transactions.py",
         "tests/session/test_outside.py",

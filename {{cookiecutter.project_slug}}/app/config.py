@@ -1,5 +1,6 @@
 """Settings, read from the environment and from `.env`; times are in seconds."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,9 +21,31 @@ ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT: dict[str, Any] = PYPROJECT["project"]
 
+# What a server of several hosts is to be, as libpq and asyncpg name it.
+ROLES = {"any", "read-write", "read-only", "primary", "standby", "prefer-standby"}
+_SEVERAL_HOSTS = re.compile(r"(postgres[^/]*://(?:[^@/]*@)?)([^@/?]*,[^@/?]*)([/?].*)?")
+
 # Fractions are allowed, 0 turns a timeout off; PostgreSQL counts milliseconds in
 # 31 bits, so a day is a safe upper bound.
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+
+
+def parse_url(text: str) -> URL:
+    """Return a URL. Several hosts, unknown to SQLAlchemy, go into its query: libpq's.
+
+    Raises `ValueError` if it is none.
+    """
+    try:
+        if not (match := _SEVERAL_HOSTS.fullmatch(text)):
+            return make_url(text)
+        start, hosts, rest = match.groups(default="")
+        servers = [make_url(f"postgresql://{host}") for host in hosts.split(",")]
+        url = make_url(start + rest)
+    except (ArgumentError, ValueError):
+        raise ValueError("is not a database URL") from None
+    host = ",".join(server.host or "" for server in servers)
+    port = ",".join(str(server.port or 5432) for server in servers)
+    return url.update_query_dict({"host": host, "port": port})
 
 
 class Settings(BaseSettings):
@@ -43,7 +66,6 @@ class Settings(BaseSettings):
 
     database_url: SecretStr = SecretStr(f"sqlite:///{ROOT / 'database.db'}")
     database_replica_url: SecretStr = SecretStr("")
-    database_replica_fallback: bool = False
     database_migration_url: SecretStr = SecretStr("")
     database_pooler: Literal["none", "transaction"] = "none"
     # A connection costs the server memory whether it is used or not, so only
@@ -79,10 +101,7 @@ class Settings(BaseSettings):
         """Refuse what no driver of this project could open."""
         if not value.get_secret_value() and field.field_name != "database_url":
             return value
-        try:
-            url = make_url(value.get_secret_value())
-        except (ArgumentError, ValueError):
-            raise ValueError("is not a database URL") from None
+        url = parse_url(value.get_secret_value())
         if url.drivername.partition("+")[0] not in {"sqlite", "postgresql", "postgres"}:
             raise ValueError("must begin with postgresql:// or sqlite://")
         if url.drivername.startswith("sqlite") and (
@@ -91,6 +110,17 @@ class Settings(BaseSettings):
             raise ValueError(
                 "must name a file: each connection to :memory: is another database"
             )
+        hosts = str(url.query.get("host", "")).split(",")
+        ports = str(url.query.get("port", "")).split(",")
+        role = url.query.get("target_session_attrs")
+        is_complete = all(hosts) and all(map(str.isdecimal, ports)) and role
+        if len(hosts) > 1 and not (is_complete and len(hosts) == len(ports)):
+            raise ValueError(
+                "must name several hosts as in "
+                "postgresql://a:5432,b:5432/name?target_session_attrs=read-write"
+            )
+        if role is not None and role not in ROLES:
+            raise ValueError(f"target_session_attrs must be one of {sorted(ROLES)}")
         return value
 
     @model_validator(mode="after")
@@ -116,7 +146,7 @@ class Settings(BaseSettings):
     def url_of(self, name: str) -> URL:
         """Return the URL in the setting `name`; if that is empty, the database's."""
         secret: SecretStr = getattr(self, name) or self.database_url
-        return make_url(secret.get_secret_value())
+        return parse_url(secret.get_secret_value())
 
     @property
     def is_sqlite(self) -> bool:

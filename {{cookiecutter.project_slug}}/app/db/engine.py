@@ -42,12 +42,9 @@ def make_engine(
     """Return an engine that has connected to nothing yet.
 
     With `read_only` the database refuses to write. With `replica` it is
-    DATABASE_REPLICA_URL's, if that is set; DATABASE_REPLICA_FALLBACK says whether the
-    primary stands in when the replica cannot be reached (S7).
+    DATABASE_REPLICA_URL's, if that is set.
     """
-    urls = [settings.url_of("database_replica_url" if replica else "database_url")]
-    if replica and settings.database_replica_fallback:
-        urls.append(settings.url)
+    url = settings.url_of("database_replica_url" if replica else "database_url")
     options: dict[str, Any] = {
         "pool_size": settings.database_pool_size,
         "max_overflow": settings.database_max_overflow,
@@ -58,14 +55,14 @@ def make_engine(
         "hide_parameters": not settings.database_echo,
     }
     if settings.is_sqlite:
-        engine = create_async_engine(urls[0].set(drivername=SQLITE_DRIVER), **options)
+        engine = create_async_engine(url.set(drivername=SQLITE_DRIVER), **options)
         prepare_sqlite(engine.sync_engine, settings, read_only=read_only)
-        connect_in_time(engine.sync_engine, settings)
+        connect_in_time(engine.sync_engine, settings, [{}])
     else:
-        targets = [_postgresql(url, settings, read_only=read_only) for url in urls]
-        url, options["connect_args"] = targets[0]
+        servers = _servers(url, read_only=read_only)
+        url, options["connect_args"] = _postgresql(url, settings, read_only=read_only)
         engine = create_async_engine(url, **options)
-        connect_in_time(engine.sync_engine, settings, *targets[1:])
+        connect_in_time(engine.sync_engine, settings, servers)
         if settings.database_pooler == "none":
             survive_schema_changes(engine.sync_engine)
     if settings.database_pooler == "transaction":
@@ -87,6 +84,32 @@ def _parameters(settings: Settings) -> dict[str, str]:
     return timeouts | {"TimeZone": "UTC"}
 
 
+def _servers(url: URL, *, read_only: bool) -> list[dict[str, Any]]:
+    """Return the driver's arguments for each server to try, in turn.
+
+    Drivers take several hosts as well, but with asyncpg a silent one uses up the time
+    of all, so that a failover is never found.
+    """
+    role = str(url.query.get("target_session_attrs", "any"))
+    if read_only:
+        # All of its sessions are read-only, on a primary too.
+        role = {"read-write": "primary", "read-only": "standby"}.get(role, role)
+    servers: list[dict[str, Any]] = [{}]
+    if "," in (hosts := str(url.query.get("host", ""))):
+        ports = str(url.query["port"]).split(",")
+        servers = [
+            {"host": host, "port": int(port)}
+            for host, port in zip(hosts.split(","), ports, strict=True)
+        ]
+    if role == "prefer-standby":
+        # At last the first host again, which may be down.
+        attempts = [("standby", each) for each in servers]
+        attempts += [("any", each) for each in reversed(servers)]
+    else:
+        attempts = [(role, each) for each in servers]
+    return [{**each, "target_session_attrs": role} for role, each in attempts]
+
+
 def _postgresql(
     url: URL, settings: Settings, *, read_only: bool
 ) -> tuple[URL, dict[str, Any]]:
@@ -99,6 +122,9 @@ def _postgresql(
         parameters["default_transaction_read_only"] = "on"
     query = dict(url.query)
     query.pop("connect_timeout", None)
+    query.pop("target_session_attrs", None)
+    if "," in query.get("host", ""):
+        del query["host"], query["port"]
     query.setdefault("application_name", PROJECT["name"][:63])
 {% if cookiecutter.io == 'async' %}
     # asyncpg knows libpq's parameters (sslmode, sslrootcert, …) in a DSN only, and

@@ -2,12 +2,13 @@
 
 {% if cookiecutter.io == 'sync' %}
 import math
-import selectors
+import select
+import sys
 {% endif %}
 import time
 from typing import Any
 
-from sqlalchemy import URL, Engine, event
+from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -23,18 +24,13 @@ from app.logs import logger
 PING_AFTER = 30
 
 
-# A connection to the primary that stands in for one to the replica lasts so many
-# seconds; then the replica is tried again.
-STAND_IN_FOR = 60
-
-
 def connect_in_time(
-    engine: Engine, settings: Settings, *stand_ins: tuple[URL, dict[str, Any]]
+    engine: Engine, settings: Settings, servers: list[dict[str, Any]]
 ) -> None:
     """Connect within the timeout and within what waiting for a place has left.
 
-    `stand_ins` are tried in turn, each by its URL and arguments, when the engine's own
-    target cannot be reached.
+    `servers` are the driver's arguments for each server to try, in turn; they share
+    the time.
 
     Drivers report a failed connect in a dozen ways, raw ones among them; here it is
     always `DatabaseUnavailableError`, with the driver's own error as its cause.
@@ -43,7 +39,7 @@ def connect_in_time(
     @event.listens_for(engine, "do_connect")
     def do_connect(
         dialect: Dialect,
-        entry: ConnectionPoolEntry,
+        _entry: ConnectionPoolEntry,
         args: Any,
         kwargs: Any,
     ) -> DBAPIConnection:
@@ -53,7 +49,7 @@ def connect_in_time(
         ]
         if (left := connect_timeout.get()) is not None:
             limits.append(left)
-        limit = min(limits) / (1 + len(stand_ins))
+        limit = min(limits) / len(servers)
 {% if cookiecutter.io == 'async' %}
         timeout = {"timeout": limit}
 {% else %}
@@ -62,19 +58,15 @@ def connect_in_time(
 {% endif %}
         if dialect.name != "postgresql":
             timeout = {}
-        try:
-            return dialect.connect(*args, **kwargs | timeout)
-        except Exception as error:
-            failure = error
-        for url, arguments in stand_ins:
-            logger.warning("the replica fails, the primary stands in: %r", failure)
-            args, kwargs = dialect.create_connect_args(url)
+        failure: Exception | None = None
+        for server in servers:
             try:
-                connection = dialect.connect(*args, **kwargs | arguments | timeout)
+                connection = dialect.connect(*args, **kwargs | server | timeout)
             except Exception as error:
                 failure = error
             else:
-                entry.info["stands in since"] = time.monotonic()
+                if failure:
+                    logger.info("connected to the next host, %s: %r", server, failure)
                 return connection
         raise DatabaseUnavailableError("cannot connect") from failure
 
@@ -108,9 +100,6 @@ def replace_dead_connections(engine: Engine) -> None:
     ) -> None:
         if engine.dialect.name != "postgresql":
             return
-        stands_in_since = entry.info.get("stands in since", time.monotonic())
-        if time.monotonic() - stands_in_since > STAND_IN_FOR:
-            raise DisconnectionError("the replica may be back")
         idle_since = entry.info.get("idle since", time.monotonic())
         if _is_suspect(connection) or time.monotonic() - idle_since > PING_AFTER:
             try:
@@ -126,9 +115,11 @@ def _is_suspect(connection: Any) -> bool:
 {% else %}
 def _is_suspect(connection: Any) -> bool:
     # An idle connection has nothing to say: what can be read is the server's farewell.
-    with selectors.DefaultSelector() as selector:
-        selector.register(connection.fileno(), selectors.EVENT_READ)
-        return bool(selector.select(timeout=0))
+    if sys.platform == "win32":
+        return bool(select.select([connection], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
 {% endif %}
 
 
