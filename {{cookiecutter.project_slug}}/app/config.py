@@ -125,7 +125,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def check_together(self) -> Self:
-        """Refuse settings that contradict each other."""
+        """Refuse settings that contradict each other, or that production needs."""
+        is_given = "database_url" in self.model_fields_set
+        if self.environment == "production" and not is_given:
+            raise ValueError(
+                "DATABASE_URL must be set in production: the default is a local SQLite "
+                "file, which the next deploy may lose (name it to use one all the same)"
+            )
         if self.is_sqlite and self.database_pooler != "none":
             raise ValueError("DATABASE_POOLER is for PostgreSQL, not for SQLite")
         for name in ("database_replica_url", "database_migration_url"):

@@ -19,6 +19,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from httpx2 import Response
 {% if cookiecutter.io == 'async' %}
 from sqlalchemy import event, exc, text
@@ -269,13 +270,19 @@ def test_connecting_ends_with_the_earlier_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"postgresql://somebody@127.0.0.1:{mute.getsockname()[1]}/nothing"
 
-        def ask(number: int) -> Response:
-            settings = make_settings(
-                url,
-                database_pool_timeout=(0.5, 60)[number],
-                database_connect_timeout=(60, 0.5)[number],
+        def app(pool_timeout: float, connect_timeout: float) -> FastAPI:
+            return create_app(
+                make_settings(
+                    url,
+                    database_pool_timeout=pool_timeout,
+                    database_connect_timeout=connect_timeout,
+                )
             )
-            with TestClient(create_app(settings)) as client:
+
+        apps = [app(0.5, 60), app(60, 0.5)]
+
+        def ask(number: int) -> Response:
+            with TestClient(apps[number]) as client:
                 return client.get("/health/database")
 
         start = time.monotonic()

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import make_url, text
 
 from app.config import Settings, load_settings
+from app.db.database import Database
 from app.db.engine import make_engine
 from app.db.errors import DatabaseUnavailableError
-from app.db.session import Database
 from tests.support import make_settings
 
 ROLE = "target_session_attrs"

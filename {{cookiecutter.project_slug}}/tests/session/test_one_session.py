@@ -22,12 +22,11 @@ from starlette.testclient import TestClient
 
 from app.config import Settings
 from app.db import errors
-from app.db.dependencies import ReadDep, SnapshotDep, StreamDep, WriteDep
-from app.db.places import get_database
-from app.db.session import Database
-from app.db.units import read_alone, serializable, write_alone
+from app.db.database import Database
+from app.dependencies import ReadDep, SnapshotDep, StreamDep, WriteDep, get_database
 from app.main import create_app
 from app.routing import Router
+from app.run import run_read, run_serializable, run_transaction
 from app.streaming import JsonLines
 from tests.conftest import serve
 from tests.session import probe as notes
@@ -40,15 +39,15 @@ refused: list[errors.DatabaseError] = []
 
 
 async def read_in_unit(database: Database) -> None:
-    await run_unit(read_alone, database, count)
+    await run_unit(run_read, database, count)
 
 
 async def write_in_unit(database: Database) -> None:
-    await run_unit(write_alone, database, save, NoteIn())
+    await run_unit(run_transaction, database, save, NoteIn())
 
 
 async def write_serializably(database: Database) -> None:
-    await run_unit(serializable, database, save, NoteIn(text="another"))
+    await run_unit(run_serializable, database, save, NoteIn(text="another"))
 
 
 async def open_read(database: Database) -> None:

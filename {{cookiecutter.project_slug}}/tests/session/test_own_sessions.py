@@ -11,12 +11,11 @@ from starlette.testclient import TestClient
 
 from app.config import Settings
 from app.db import errors
-from app.db.dependencies import ReadDep, WriteDep
-from app.db.places import get_database
-from app.db.session import Database
-from app.db.units import read_alone, write_alone
+from app.db.database import Database
+from app.dependencies import ReadDep, WriteDep, get_database
 from app.main import create_app
 from app.routing import Router
+from app.run import run_read, run_transaction
 from tests.conftest import serve
 from tests.session import probe as notes
 from tests.session.conftest import TABLE
@@ -33,7 +32,7 @@ gate = Event()
 async def look(request: Request) -> int:
     """Count the notes in a session of its own."""
     try:
-        return await read_alone(get_database(request), notes.count)
+        return await run_read(get_database(request), notes.count)
     except errors.SecondSessionError as error:
         refused.append(error)
         raise
@@ -62,8 +61,8 @@ async def look_twice(request: Request) -> tuple[int, int]:
 
 async def save_and_count(database: Database) -> int:
     await asyncio.to_thread(gate.wait, 10)
-    await write_alone(database, notes.save, notes.NoteIn())
-    return await read_alone(database, notes.count)
+    await run_transaction(database, notes.save, notes.NoteIn())
+    return await run_read(database, notes.count)
 
 
 async def leave_a_task(request: Request) -> None:
