@@ -1,4 +1,4 @@
-"""Settings: a wrong one stops the start with one clear line (S14)."""
+"""Settings: a wrong one stops the start with one clear line."""
 
 import logging
 import re
@@ -57,6 +57,18 @@ def test_a_wrong_value_stops_the_start_with_one_line(
     assert "DATABASE_POOL_SIZE" in message
     assert "hunter2" not in message
     assert "\n" not in message
+
+
+def test_production_serves_only_a_database_that_was_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(Settings.model_config, "env_file", None)
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    with pytest.raises(SystemExit, match="DATABASE_URL must be set in production"):
+        load_settings()
+    monkeypatch.setenv("DATABASE_URL", SQLITE)
+    assert load_settings().is_sqlite
 
 
 def test_what_may_be_empty_is_not_set() -> None:
