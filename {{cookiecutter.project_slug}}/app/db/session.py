@@ -63,8 +63,8 @@ class ReadSession(AsyncSession):
         if held is not None and _CLOSED not in held.info and is_in_endpoint():
             raise SecondSessionError(
                 f"{current_route()} holds a session already, and a second connection "
-                "would deadlock the pool under load: use it, or take no WriteDep, ReadDep "
-                "or SnapshotDep where a service runs in a session of its own"
+                "would deadlock the pool under load: use it, or take no WriteDep, "
+                "ReadDep or SnapshotDep where a service opens a session of its own"
             )
         _entered.set(self)
         return await super().__aenter__()
