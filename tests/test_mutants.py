@@ -24,10 +24,11 @@ class Mutant(NamedTuple):
 
     name: str
     variant: Answers
-    file: str
+    files: str
     old: str
     new: str
     tests: str
+    exit_code: int = pytest.ExitCode.TESTS_FAILED
 
 
 COMMIT = "tests/session/test_commit.py"
@@ -41,20 +42,37 @@ ERRORS = "tests/session/test_errors.py"
 READING = "tests/session/test_reading.py"
 LEAKS = "tests/session/test_leaks.py"
 CANCELLING = "tests/session/test_cancelling.py"
+DEPENDENCIES = "tests/session/test_dependencies.py"
+OUTSIDE = "tests/session/test_outside.py"
+UNIT_OF_WORK = "tests/session/test_unit_of_work.py"
+LOST_UPDATES = "tests/session/test_lost_updates.py"
+OBJECTS = "tests/session/test_objects_across_transactions.py"
+AFTER_COMMIT = "tests/session/test_errors_after_commit.py"
+ONE_SESSION = "tests/session/test_one_session.py"
 
-SCOPE = """\
-            yield session
+ENDPOINT = """\
+        yield session  # an exception, which the endpoint raises here, rolls back
+        if status_of(request) < 400:
             await session.commit()
 """
 FINALLY = """\
-            try:
-                yield session
-            finally:
+        try:
+            yield session
+        finally:
+            if getattr(request.state, "status_code", 200) < 400:
                 await session.commit()
+        if status_of(request) < 400:
+            pass
 """
-ERROR_ANSWER = """\
-        if is_error_answer(request):
-            await session.rollback()
+BLOCK = """\
+        yield session
+        await session.commit()
+"""
+BLOCK_FINALLY = """\
+        try:
+            yield session
+        finally:
+            await session.commit()
 """
 LEAVING = """\
         if exc_type is None:
@@ -63,28 +81,49 @@ LEAVING = """\
             self.rollback()
 """
 FLUSH = """\
+def _after_flush(session: Any, _context: object) -> None:
     _note_change(session)
-
-
-@event.listens_for(Session, "do_orm_execute")
+"""
+INSERT_OR_DELETE = """\
+    if state.is_insert or state.is_delete:
+        _note_change(state.session)
+"""
+TEXTUAL = """\
+    elif isinstance(statement, TextClause) and _WRITES.match(statement.text):
+        _note_change(state.session)
 """
 SAME_SESSION = """\
-    async with _open_unit(database, serializable=True) as unit:
+    context = transaction(database, serializable=True)
+    async with database.write_admission, context as first:
 
         async def again() -> T:
-            return await work(unit)
+            return await work(first)
 
         return await retrying(again)
 """
-HOLDING_A_PLACE = """\
-    async with database.write_admission.place():
+HOLDING_A_SLOT = """\
+    async with database.write_admission:
         return await retrying(attempt)
 """
 SAVEPOINT = """\
             async with session.begin_nested():
                 price ="""
-CORE = """\
-            await connection.commit()
+CLOSE = """\
+            await super().close()
+        except DBAPIError as error:
+            _log_loss(error)
+"""
+ROLLBACK = CLOSE.replace("close", "rollback")
+REFUSE_IN_ADD = """\
+        self.session.refuse_detached(instance, may_be_new=True)
+        self.session.add(instance)
+"""
+REFUSE_IN_UPDATE = """\
+        self.session.refuse_detached(instance)
+        for name"""
+REFUSE_IN_DELETE = """\
+        self.session.refuse_detached(instance)
+        await self.session.delete(instance)
 """
 
 MUTANTS = [
@@ -92,26 +131,58 @@ MUTANTS = [
     Mutant(
         "the session ends after the answer",
         AUTO,
-        "app/dependencies.py",
-        'scope="function"',
-        'scope="request"',
+        "app/transaction.py app/dependencies.py",  # which refuses another scope
+        '"function"',
+        '"request"',
         COMMIT,
     ),
-    Mutant("commit in finally", AUTO, "app/db/session.py", SCOPE, FINALLY, COMMIT),
+    Mutant("commit in finally", AUTO, "app/transaction.py", ENDPOINT, FINALLY, COMMIT),
+    Mutant(
+        "commit in finally, outside requests",
+        AUTO,
+        "app/transaction.py",
+        BLOCK,
+        BLOCK_FINALLY,
+        OUTSIDE,
+    ),
     Mutant(
         "no commit at all",
         AUTO,
-        "app/db/session.py",
-        SCOPE,
-        "            yield session\n",
+        "app/transaction.py",
+        ENDPOINT,
+        ENDPOINT.replace("await session.commit()", "pass"),
         COMMIT,
     ),
     Mutant(
-        "an error answer is saved",
+        "no commit at all, outside requests",
         AUTO,
-        "app/dependencies.py",
-        ERROR_ANSWER,
-        "",
+        "app/transaction.py",
+        BLOCK,
+        "        yield session\n",
+        OUTSIDE,
+    ),
+    Mutant(
+        "an error response is saved",
+        AUTO,
+        "app/transaction.py",
+        "if status_of(request) < 400:",
+        "if True:",
+        COMMIT,
+    ),
+    Mutant(
+        "an error response is told as a forgotten commit",
+        SYNC_MANUAL,
+        "app/transaction.py",
+        "if status_of(request) >= 400:",
+        "if False:",
+        COMMIT,
+    ),
+    Mutant(
+        "an error response of a unit is told as a forgotten commit",
+        MANUAL_UNIT,
+        "app/transaction.py",
+        "if status_of(request) >= 400:",
+        "if False:",
         COMMIT,
     ),
     Mutant(
@@ -128,7 +199,7 @@ MUTANTS = [
         "app/transaction.py",
         LEAVING,
         "        self.commit()\n",
-        "tests/session/test_unit_of_work.py",
+        UNIT_OF_WORK,
     ),
     Mutant(
         "leaving a unit discards nothing",
@@ -136,20 +207,20 @@ MUTANTS = [
         "app/transaction.py",
         "        await self.rollback()\n\n    async def add",
         "        pass\n\n    async def add",
-        "tests/session/test_unit_of_work.py",
+        UNIT_OF_WORK,
     ),
     Mutant(
         "a rollback expires what was loaded",
         SYNC,
-        "app/transaction.py",
-        "        self.session.expunge_all()\n",
-        "",
-        "tests/session/test_unit_of_work.py",
+        "app/db/session.py",
+        "set_committed_value(instance, name, value)",
+        "pass",
+        UNIT_OF_WORK,
     ),
     Mutant(
         "what was committed is read again",
         AUTO,
-        "app/db/session.py",
+        "app/db/database.py",
         '"expire_on_commit": False',
         '"expire_on_commit": True',
         COMMIT,
@@ -161,38 +232,257 @@ MUTANTS = [
         "app/orders/router.py",
         "user: SnapshotUserDep,\n    db: SnapshotDep,\n    paging",
         "user: WriteUserDep,\n    db: SnapshotDep,\n    paging",
-        "tests/session/test_dependencies.py",
+        DEPENDENCIES,
+        # Without the app no test begins.
+        pytest.ExitCode.USAGE_ERROR,
+    ),
+    Mutant(
+        "two kinds of session are not refused",
+        AUTO,
+        "app/dependencies.py",
+        "if len(kinds) > 1:",
+        "if False:",
+        DEPENDENCIES,
+    ),
+    Mutant(
+        "what dependencies take is not looked at",
+        SYNC_MANUAL_UNIT,
+        "app/dependencies.py",
+        "yield from _walk(each)",
+        "yield each",
+        DEPENDENCIES,
+    ),
+    Mutant(
+        "another scope is not refused",
+        MANUAL_UNIT,
+        "app/dependencies.py",
+        "if each.scope != scope:",
+        "if False:",
+        DEPENDENCIES,
+    ),
+    Mutant(
+        "a request's session is not refused in a WebSocket",
+        SYNC_AUTO_UNIT,
+        "app/dependencies.py",
+        "if is_socket and kinds:",
+        "if False:",
+        DEPENDENCIES,
+    ),
+    Mutant(
+        "a session is not refused where it blocks the event loop",
+        SYNC_MANUAL,
+        "app/dependencies.py",
+        "if takes_session and inspect.iscoroutinefunction(function):",
+        "if False:",
+        DEPENDENCIES,
+    ),
+    Mutant(
+        "routes that were added later are not looked at",
+        AUTO,
+        "app/main.py",
+        "check_routes(app)  # those",
+        "pass  # those",
+        DEPENDENCIES,
+    ),
+    Mutant(
+        "a second session in an endpoint is not refused",
+        AUTO,
+        "app/db/session.py",
+        "if held is not None and _CLOSED not in held.info and is_in_endpoint():",
+        "if False:",
+        ONE_SESSION,
+    ),
+    Mutant(
+        "a second session in an endpoint's thread is not refused",
+        SYNC_MANUAL,
+        "app/db/session.py",
+        "if held is not None and _CLOSED not in held.info and is_in_endpoint():",
+        "if False:",
+        ONE_SESSION,
+    ),
+    Mutant(
+        "a session after another is refused",
+        SYNC_AUTO_UNIT,
+        "app/db/session.py",
+        "_CLOSED not in held.info and ",
+        "",
+        ONE_SESSION,
+    ),
+    Mutant(
+        "a second session is refused after the endpoint",
+        MANUAL_UNIT,
+        "app/db/session.py",
+        " and is_in_endpoint():",
+        ":",
+        ONE_SESSION,
     ),
     # S4: a forgotten commit
     Mutant(
         "a forgotten commit is silent",
         SYNC_MANUAL_UNIT,
-        "app/db/changes.py",
-        "if session.info.get(_DISCARDED) or has_unsaved_changes(session):",
+        "app/db/session.py",
+        "if is_forgotten:",
         "if False:",
+        CHANGES,
+    ),
+    Mutant(
+        "what a unit leaves undecided is forgotten",
+        MANUAL_UNIT,
+        "app/transaction.py",
+        "self.session.left_undecided = True",
+        "pass",
+        CHANGES,
+    ),
+    Mutant(
+        "what is changed outside of a unit's block is not noticed",
+        SYNC_AUTO_UNIT,
+        "app/db/session.py",
+        "(self.left_undecided or self.has_changes)",
+        "self.left_undecided",
         CHANGES,
     ),
     Mutant(
         "flushed changes are not noticed",
         SYNC_MANUAL,
-        "app/db/changes.py",
+        "app/db/session.py",
         FLUSH,
         FLUSH.replace("_note_change(session)", "pass"),
         CHANGES,
     ),
     Mutant(
-        "bulk changes are not noticed",
+        "bulk updates are not noticed",
         SYNC_MANUAL,
-        "app/db/changes.py",
-        "state.is_insert or state.is_update or state.is_delete or ",
+        "app/db/session.py",
+        "_note_change(state.session, in_bulk=True)",
+        "pass",
+        CHANGES,
+    ),
+    Mutant(
+        "bulk inserts and deletes are not noticed",
+        SYNC_MANUAL,
+        "app/db/session.py",
+        INSERT_OR_DELETE,
+        INSERT_OR_DELETE.replace("_note_change(state.session)", "pass"),
+        CHANGES,
+    ),
+    Mutant(
+        "textual changes are not noticed",
+        MANUAL_UNIT,
+        "app/db/session.py",
+        TEXTUAL,
         "",
         CHANGES,
+    ),
+    # S3: no change vanishes, no update is lost
+    Mutant(
+        "what is locked shows what was read before",
+        AUTO,
+        "app/db/session.py",
+        'getattr(statement, "_for_update_arg", None) is not None',
+        "False",
+        LOST_UPDATES,
+    ),
+    Mutant(
+        "a bulk update computes from what was read before",
+        SYNC_MANUAL,
+        "app/db/session.py",
+        "return _update_and_reload(state)",
+        "return None",
+        LOST_UPDATES,
+    ),
+    Mutant(
+        "a bulk update leaves what was read before",
+        MANUAL_UNIT,
+        "app/db/session.py",
+        "if mapper is not None and keys:",
+        "if False:",
+        LOST_UPDATES,
+    ),
+    Mutant(
+        "what RETURNING gives is not read into known objects",
+        SYNC_AUTO_UNIT,
+        "app/db/session.py",
+        "state.update_execution_options(populate_existing=True)  # for RETURNING",
+        "pass",
+        LOST_UPDATES,
+    ),
+    Mutant(
+        "a repository updates what is not its session's",
+        AUTO,
+        "app/db/repository.py",
+        REFUSE_IN_UPDATE,
+        "        for name",
+        OBJECTS,
+    ),
+    Mutant(
+        "a repository adds what is not its session's",
+        SYNC_MANUAL,
+        "app/db/repository.py",
+        REFUSE_IN_ADD,
+        "        self.session.add(instance)\n",
+        OBJECTS,
+    ),
+    Mutant(
+        "a repository deletes what is not its session's",
+        MANUAL_UNIT,
+        "app/db/repository.py",
+        REFUSE_IN_DELETE,
+        "        await self.session.delete(instance)\n",
+        OBJECTS,
+    ),
+    Mutant(
+        "a unit adds what is not its session's",
+        MANUAL_UNIT,
+        "app/transaction.py",
+        REFUSE_IN_ADD,
+        "        self.session.add(instance)\n",
+        OBJECTS,
+    ),
+    Mutant(
+        "a unit deletes what is not its session's",
+        SYNC_AUTO_UNIT,
+        "app/transaction.py",
+        REFUSE_IN_DELETE.replace("await ", ""),
+        "        self.session.delete(instance)\n",
+        OBJECTS,
+    ),
+    Mutant(
+        "a rollback that discards nothing detaches",
+        MANUAL_UNIT,
+        "app/db/session.py",
+        "if instance in self and is_discarding:",
+        "if instance in self:",
+        OBJECTS,
+    ),
+    Mutant(
+        "a rollback detaches nothing that it discarded",
+        SYNC,
+        "app/db/session.py",
+        "if instance in self and is_discarding:",
+        "if False:",
+        OBJECTS,
+    ),
+    Mutant(
+        "what a failed savepoint has changed is not read again",
+        AUTO,
+        "app/db/session.py",
+        "if session.is_active:",
+        "if False:",
+        OBJECTS,
+    ),
+    Mutant(
+        "what a failed savepoint has changed in bulk is not read again",
+        SYNC_MANUAL_UNIT,
+        "app/db/session.py",
+        "if all_of_them or inspect(instance).expired:",
+        "if inspect(instance).expired:",
+        OBJECTS,
     ),
     # S5, S6: nothing leaks
     Mutant(
         "a closed session opens again",
         AUTO,
-        "app/db/session.py",
+        "app/db/database.py",
         '"close_resets_only": False',
         '"close_resets_only": True',
         f"{LEAKS} {UNITS}",
@@ -216,8 +506,8 @@ MUTANTS = [
     Mutant(
         "a session that has ended takes a connection",
         AUTO,
-        "app/db/guards.py",
-        "if session.info.get(ENDED):",
+        "app/db/session.py",
+        "if _CLOSED in session.info:",
         "if False:",
         LEAKS,
     ),
@@ -246,7 +536,7 @@ MUTANTS = [
         CANCELLING,
     ),
     Mutant(
-        "a cancelled unit gives its place back too early",
+        "a cancelled unit gives its slot back too early",
         SYNC_AUTO_UNIT,
         "app/run.py",
         "                await wait({working})\n            raise\n",
@@ -273,7 +563,7 @@ MUTANTS = [
     Mutant(
         "several statements without a snapshot",
         MANUAL_UNIT,
-        "app/db/guards.py",
+        "app/db/session.py",
         "if info.get(ONE_STATEMENT):",
         "if False:",
         READING,
@@ -281,16 +571,16 @@ MUTANTS = [
     Mutant(
         "a snapshot that moves",
         SYNC_MANUAL,
-        "app/db/session.py",
-        "REPEATABLE READ",
-        "READ COMMITTED",
+        "app/db/database.py",
+        'REPEATABLE READ"',
+        'READ COMMITTED"',
         READING,
     ),
     # S8, S9: serializable, and again
     Mutant(
         "a serializable unit is not",
         AUTO,
-        "app/db/session.py",
+        "app/db/database.py",
         '{"isolation_level": "SERIALIZABLE"}',
         "{}",
         UNITS,
@@ -304,11 +594,11 @@ MUTANTS = [
         UNITS,
     ),
     Mutant(
-        "a place is held while it waits to run again",
+        "a slot is held while it waits to run again",
         AUTO,
         "app/run.py",
         "    return await retrying(attempt)\n",
-        HOLDING_A_PLACE,
+        HOLDING_A_SLOT,
         UNITS,
     ),
     Mutant(
@@ -390,33 +680,25 @@ MUTANTS = [
         "what fails in the background is not logged",
         AUTO,
         "app/run.py",
-        'logger.exception("in the background: %s failed", name)',
+        'logger.exception("background task %s failed", name)',
         "return",
         UNITS,
-    ),
-    Mutant(
-        "a Core connection saves nothing",
-        AUTO,
-        "app/db/session.py",
-        CORE,
-        "            pass\n",
-        "tests/session/test_outside.py",
     ),
     # S13: streams
     Mutant(
         "a stream's session ends before it",
         AUTO,
         "app/dependencies.py",
-        'scope="request"',
-        'scope="function"',
+        '"request"',
+        '"function"',
         STREAMS,
     ),
     Mutant(
         "streams take all places",
         SYNC,
-        "app/db/session.py",
-        "max(places // 2, 1)",
-        "places",
+        "app/db/database.py",
+        "max(slots // 2, 1)",
+        "slots",
         STREAMS,
     ),
     Mutant(
@@ -448,16 +730,16 @@ MUTANTS = [
     Mutant(
         "no admission",
         SYNC,
-        "app/db/places.py",
-        "    async with get_database(request).read_admission.place():\n        yield",
-        "    yield",
+        "app/dependencies.py",
+        "async with database.read_admission, ",
+        "async with ",
         ADMISSION,
     ),
     Mutant(
-        "a place is never given back",
+        "a slot is never given back",
         MANUAL_UNIT,
         "app/db/admission.py",
-        "self._places.release_on_behalf_of(holder)",
+        "self._slots.release()",
         "pass",
         ADMISSION,
     ),
@@ -465,12 +747,12 @@ MUTANTS = [
         "connecting may take as long as it likes",
         AUTO,
         "app/db/admission.py",
-        "connect_timeout.set(patience and max(patience - waited, 0.001))",
+        "connect_timeout.set(left)",
         "connect_timeout.set(None)",
         ADMISSION,
     ),
     Mutant(
-        "a place is held while a password is hashed",
+        "a slot is held while a password is hashed",
         AUTO,
         "app/users/router.py",
         "    password_hash: PasswordHashDep,\n    db: WriteDep,\n",
@@ -481,7 +763,7 @@ MUTANTS = [
     Mutant(
         "the gauges of one pool for both",
         SYNC,
-        "app/db/session.py",
+        "app/db/database.py",
         "_gauges(self.write_engine.pool, self.write_admission.waiting)",
         "_gauges(self.read_engine.pool, self.read_admission.waiting)",
         ADMISSION,
@@ -515,7 +797,7 @@ MUTANTS = [
         "nobody is told when to try again",
         AUTO,
         "app/problems.py",
-        '{"Retry-After": str(outcome.retry_after)} if outcome.retry_after else {}',
+        '{"Retry-After": str(problem.retry_after)} if problem.retry_after else {}',
         "{}",
         ADMISSION,
     ),
@@ -523,15 +805,47 @@ MUTANTS = [
         "the client reads SQL",
         SYNC_MANUAL,
         "app/problems.py",
-        "outcome.status, outcome.detail, type",
-        "outcome.status, str(error), type",
+        "        problem.detail,\n",
+        "        str(error),\n",
         ERRORS,
+    ),
+    Mutant(
+        "what fails after the commit is told as not saved",
+        AUTO,
+        "app/problems.py",
+        " and has_committed()",
+        " and False",
+        AFTER_COMMIT,
+    ),
+    Mutant(
+        "the request does not hear of its commit",
+        SYNC_MANUAL_UNIT,
+        "app/db/session.py",
+        "        note_commit()\n",
+        "",
+        AFTER_COMMIT,
+    ),
+    Mutant(
+        "a snapshot whose connection dies fails on its return",
+        AUTO,
+        "app/db/session.py",
+        CLOSE,
+        CLOSE.replace("_log_loss(error)", "raise error"),
+        AFTER_COMMIT,
+    ),
+    Mutant(
+        "a transaction whose connection dies fails on its return",
+        SYNC_MANUAL,
+        "app/db/session.py",
+        ROLLBACK.replace("await ", ""),
+        ROLLBACK.replace("await ", "").replace("_log_loss(error)", "raise error"),
+        AFTER_COMMIT,
     ),
     # S22: nobody gets in
     Mutant(
         "another's orders are shown",
         AUTO,
-        "app/orders/service.py",
+        "app/orders/queries.py",
         " or order.user_id != user_id",
         "",
         "tests/test_orders.py",
@@ -545,15 +859,16 @@ def test_its_own_tests_catch(
 ) -> None:
     rendering = bake(**mutant.variant, example=True)
     project = shutil.copytree(rendering, tmp_path / name_of(mutant.variant))
-    path = project / mutant.file
-    source = path.read_text(encoding="utf-8")
-    assert mutant.old in source, "there is no such thing to break any more"
-    path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
+    for file in mutant.files.split():
+        path = project / file
+        source = path.read_text(encoding="utf-8")
+        assert mutant.old in source, "there is no such thing to break any more"
+        path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
     # The tests of its rule first; all of them only if it survives those.
     exit_code = run_tests(project, server, *mutant.tests.split())
     if exit_code == pytest.ExitCode.OK:
         exit_code = run_tests(project, server)
-    assert exit_code == pytest.ExitCode.TESTS_FAILED
+    assert exit_code == mutant.exit_code
 
 
 def run_tests(project: Path, server: Server, *tests: str) -> int:
