@@ -10,7 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+{% if cookiecutter.io == 'async' %}
 from sqlalchemy import Integer, func, select, update
+{% else %}
+from sqlalchemy import Integer, event, func, select, update
+{% endif %}
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.config import Settings
@@ -184,9 +188,15 @@ async def copy_and_add(database: Database) -> None:
         await session.commit()
 
 
+async def take_snapshot_of_both(database: Database) -> None:
+    async with database.snapshot() as session:
+        await session.get(Note, 1)
+        await session.get(Thing, 1)
+
+
 @pytest.mark.usefixtures("things")
-@pytest.mark.parametrize("use", [update_and_add, copy_and_add])
-async def test_a_transaction_that_has_written_is_refused_and_may_be_run_again(
+@pytest.mark.parametrize("use", [update_and_add, copy_and_add, take_snapshot_of_both])
+async def test_a_transaction_that_cannot_be_repeated_is_refused(
     database: Database,
     notes_settings: Settings,
     use: Callable[[Database], Any],
@@ -207,5 +217,18 @@ async def test_a_transaction_that_has_written_goes_on(
     if notes_settings.is_sqlite:
         pytest.skip("SQLite changes no types")
     await change(database, notes_settings, update_and_add, WIDER)
+
+
+@pytest.mark.usefixtures("things")
+async def test_a_connection_with_outdated_statements_is_replaced(
+    database: Database,
+    notes_settings: Settings,
+) -> None:
+    if notes_settings.is_sqlite or notes_settings.database_pooler == "transaction":
+        pytest.skip("nothing stays prepared")
+    made: list[object] = []
+    event.listen(database.read_engine, "connect", lambda *new: made.append(new))
+    await change(database, notes_settings, read, WIDER)
+    assert len(made) == 2
 {% endif %}
 {% endblock %}
