@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT: dict[str, Any] = PYPROJECT["project"]
 
-# What a server of several hosts is to be, as libpq and asyncpg name it.
+# What a server of several hosts is to be, as drivers name it.
 ROLES = {"any", "read-write", "read-only", "primary", "standby", "prefer-standby"}
 _SEVERAL_HOSTS = re.compile(r"(postgres[^/]*://(?:[^@/]*@)?)([^@/?]*,[^@/?]*)([/?].*)?")
 

@@ -87,8 +87,8 @@ def _parameters(settings: Settings) -> dict[str, str]:
 def _servers(url: URL, *, read_only: bool) -> list[dict[str, Any]]:
     """Return the driver's arguments for each server to try, in turn.
 
-    Drivers take several hosts as well, but with asyncpg a silent one uses up the time
-    of all, so that a failover is never found.
+    Drivers take several hosts as well, but a silent one may use up the time of all,
+    so that a failover is never found.
     """
     role = str(url.query.get("target_session_attrs", "any"))
     if read_only:
