@@ -46,7 +46,7 @@ CHECKS = {"pytest", "ruff check .", "ruff format --check .", "mypy"}
 SLOW_CHECKS = {"pytest", "mypy"}
 # What only the example says, in any case of its letters.
 SHOP = (
-    *("shop", "app.auth", "app/auth", "app/products", "userdep"),
+    *("shop", "app.users", "app/users", "app/products", "userdep"),
     *("argon2", "jwt", "multipart", "secret_key", "token_lifetime"),
 )
 

@@ -14,10 +14,10 @@ from httpx2 import Response
 from sqlalchemy.exc import DBAPIError
 from starlette.testclient import TestClient
 
+from app import dependencies
 from app.categories import cleaning, importing, limiting, translating
 from app.categories.repository import CategoryRepository
 from app.config import Settings
-from app.db import dependencies
 from app.db.database import Database
 from app.problems import NotFoundError
 from tests.support import at_once, run
@@ -86,7 +86,7 @@ def test_two_statements_need_a_snapshot(
     answer = client.get(f"/categories/{one['id']}/beside/{other['id']}")
     assert answer.status_code == 500
     assert "SnapshotNeededError" in caplog.text
-    assert "take SnapshotDep" in caplog.text
+    assert "use SnapshotDep" in caplog.text
 
 
 def test_what_is_current_is_not_read_from_a_replica(
@@ -222,7 +222,7 @@ def test_a_failure_in_the_background_is_logged_and_saves_nothing(
     create_category(client, "fruit")
     create_category(client, "Fruit")
     tidy_all(client)
-    assert "in the background: tidy failed" in caplog.text
+    assert "background task tidy failed" in caplog.text
     assert names(client) == ["fruit", "Fruit"]
 
 
@@ -246,4 +246,4 @@ def test_the_script_goes_on_after_a_failure(
     import_all(client, "nuts", "Fruit", "fruit", "herbs")
     assert clean() == 1
     assert names(client) == ["Nuts", "Fruit", "fruit", "Herbs"]
-    assert caplog.text.count("was not cleaned") == 1
+    assert caplog.text.count("was not tidied") == 1

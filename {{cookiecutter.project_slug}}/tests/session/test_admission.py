@@ -1,4 +1,4 @@
-"""A full pool delays, then refuses, and recovers (S15). It has two places here."""
+"""A full pool delays, then refuses, and recovers (S15). It has two slots here."""
 
 import json
 import time
