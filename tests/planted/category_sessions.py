@@ -120,7 +120,7 @@ def test_the_limit_holds_when_many_come_at_once(
 
 
 class SerializationError(Exception):
-    """What a driver raises when serialization conflict in."""
+    """What a driver raises in a serialization conflict."""
 
     sqlstate = "40001"
 
