@@ -90,6 +90,7 @@ FILES = {
     "tests/session/test_errors.py",
     "tests/session/test_errors_after_commit.py",
     "tests/session/test_hosts.py",
+    "tests/session/test_layers.py",
     "tests/session/test_leaks.py",
     "tests/session/test_long_calls.py",
     "tests/session/test_lost_transactions.py",

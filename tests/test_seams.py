@@ -68,6 +68,7 @@ SEAMS: dict[str, set[str]] = {
         "docs/sessions/serializable.md",
         "docs/sessions/streaming.md",
         "docs/sessions/writing.md",
+        "docs/settings.md",
         "migrations/env.py",
         "pyproject.toml",
         "tests/factories.py",
@@ -119,7 +120,6 @@ SEAMS: dict[str, set[str]] = {
         "docs/add-a-feature.md",
         "docs/sessions/background.md",
         "docs/sessions/long-calls.md",
-        "docs/sessions/scripts.md",
         "docs/sessions/serializable.md",
         "docs/sessions/writing.md",
         "tests/session/probe.py",
@@ -140,7 +140,6 @@ SEAMS: dict[str, set[str]] = {
         "docs/sessions/background.md",
         "docs/sessions/long-calls.md",
         "docs/sessions/reading.md",
-        "docs/sessions/scripts.md",
         "docs/sessions/serializable.md",
         "docs/sessions/writing.md",
         "tests/session/probe.py",
@@ -158,14 +157,30 @@ SEAMS: dict[str, set[str]] = {
         "app/main.py",
         "app/repositories.py",
         "docs/add-a-feature.md",
+        "docs/errors.md",
         "docs/sessions/long-calls.md",
         "docs/sessions/reading.md",
         "docs/sessions/scripts.md",
         "docs/sessions/serializable.md",
+        "docs/settings.md",
         "pyproject.toml",
         "tests/conftest.py",
     },
 }
+
+# What answers "when does it commit?": all that `commit` and `pattern` change of the
+# app, beside the services that write.
+POLICY = {
+    "commit": {"app/transaction.py"},
+    "pattern": {
+        "app/repositories.py",  # what a unit of work offers
+        "app/transaction.py",
+        "app/users/dependencies.py",  # asks a unit of work for its session
+    },
+}
+WRITES_OR_SHOWS_IT = re.compile(
+    r"app/\w+/service\.py|tests/session/\w+\.py|docs/[\w/-]+\.md|README\.md"
+)
 
 # What is asynchronous in both worlds: sync renderings say async and await only here.
 ASYNC_IN_BOTH = {
@@ -215,6 +230,7 @@ ASK_FOR_IO = {
     "docs/sessions/long-calls.md",
     "docs/sessions/scripts.md",
     "docs/sessions/serializable.md",
+    "docs/settings.md",
     "migrations/env.py",
     "pyproject.toml",
     "tests/session/conftest.py",
@@ -250,6 +266,7 @@ WRAPPER = (ROOT / "templates" / "async.jinja").read_text(encoding="utf-8")
 REPLACEMENTS = re.findall(r"replace\('([^']*)', '([^']*)'\)", WRAPPER)
 SOURCES = {name: content.decode() for name, content in files_in(SOURCE).items()}
 WRAPPED = [name for name in SOURCES if SOURCES[name].startswith("{% extends")]
+VERBATIM = re.compile(r"{% block verbatim %}\n(.*){% endblock %}", re.DOTALL)
 TEXT = re.compile(r"cookiecutter\._*(project_name|description|author_name)")
 TAG = re.compile(
     r'\{% (extends "async.jinja"|block (code|verbatim)|endblock|if [^%]+|else|endif'
@@ -321,6 +338,12 @@ def test_a_switch_changes_its_files_and_no_others(
     assert changed == SEAMS[switch], difference(changed, SEAMS[switch])
 
 
+@pytest.mark.parametrize("switch", POLICY)
+def test_when_it_commits_is_said_in_one_place(switch: str) -> None:
+    others = {name for name in SEAMS[switch] if not WRITES_OR_SHOWS_IT.fullmatch(name)}
+    assert others == POLICY[switch], difference(others, POLICY[switch])
+
+
 def test_feature_tests_are_the_same_bytes_in_all_variants(
     renderings: Renderings,
 ) -> None:
@@ -356,10 +379,24 @@ def test_no_rendering_shows_a_trace_of_another(
     assert found == set()
 
 
+def made_sync(code: str) -> str:
+    """Return what the wrapper makes of async code."""
+    for word, replacement in REPLACEMENTS:
+        code = code.replace(word, replacement)
+    return code
+
+
+def verbatim_in(source: str, answers: Answers) -> str:
+    """Return what a file says in both worlds as it stands, rendered."""
+    block = VERBATIM.search(SOURCES[source])
+    text = block[1] if block else ""
+    rendered: str = JINJA.from_string(text).render(cookiecutter=answers)
+    return rendered
+
+
 def test_wrapped_files_become_sync_by_the_replacements_alone(
     renderings: Renderings,
 ) -> None:
-    used = set()
     for answers in ALL:
         if answers["io"] == "sync":
             continue
@@ -367,15 +404,37 @@ def test_wrapped_files_become_sync_by_the_replacements_alone(
         synchronous = renderings[frozenset((answers | {"io": "sync"}).items())]
         for source in WRAPPED:
             name = rendered_name(source, answers)
-            if not name:
-                continue
-            text = asynchronous[name].decode()
-            for word, replacement in REPLACEMENTS:
-                if word in text:
-                    used.add(word)
-                text = text.replace(word, replacement)
-            assert source in ASK_FOR_IO or text == synchronous[name].decode(), name
-    assert [word for word, _ in REPLACEMENTS if word not in used] == []
+            if name and source not in ASK_FOR_IO:
+                verbatim = verbatim_in(source, answers)
+                code = asynchronous[name].decode().removesuffix(verbatim)
+                assert made_sync(code) + verbatim == synchronous[name].decode(), name
+
+
+def test_what_is_verbatim_stays_as_it_is(renderings: Renderings) -> None:
+    asynchronous = set()
+    for answers in ALL:
+        files = renderings[frozenset(answers.items())]
+        for source in WRAPPED:
+            name = rendered_name(source, answers)
+            if name and (verbatim := verbatim_in(source, answers)):
+                assert files[name].decode().endswith(verbatim), name
+                asynchronous.add("async def " in verbatim)
+    assert True in asynchronous
+
+
+def test_each_replacement_is_needed(renderings: Renderings) -> None:
+    code = [
+        files[name].decode().removesuffix(verbatim_in(source, answers))
+        for answers in ALL
+        if answers["io"] == "async"
+        for files in [renderings[frozenset(answers.items())]]
+        for source in WRAPPED
+        if (name := rendered_name(source, answers))
+    ]
+    unused = [
+        word for word, _ in REPLACEMENTS if not any(word in text for text in code)
+    ]
+    assert unused == []
 
 
 def test_only_the_declared_files_ask_for_io() -> None:
