@@ -182,6 +182,6 @@ def test_what_fails_in_the_background_changes_nothing_and_is_logged(
         id = order(client, PLENTY).json()["id"]
         with failing_commits(shop, "P0001", "orders"):
             assert fulfil(client, id).status_code == 202
-            wait_until(lambda: "in the background: " in shop.service.log)
+            wait_until(lambda: "background task " in shop.service.log)
         assert client.get(f"/orders/{id}").json()["status"] == "placed"
         assert_is_whole(shop)

@@ -120,7 +120,7 @@ def test_the_limit_holds_when_many_come_at_once(
 
 
 class SerializationError(Exception):
-    """What a driver raises when others were in the way."""
+    """What a driver raises when serialization conflict in."""
 
     sqlstate = "40001"
 

@@ -2,7 +2,8 @@
 {% block code %}
 """What counts as a change that nobody has decided about."""
 
-from sqlalchemy import text
+import pytest
+from sqlalchemy import Executable, delete, insert, text
 
 from app.db.session import WriteSession
 from tests.session.probe import Note, NoteRepository, count
@@ -50,6 +51,20 @@ async def test_a_bulk_update_counts_and_reading_does_not(session: WriteSession) 
     await count(session)
     assert not session.has_changes
     await NoteRepository(session).bulk_update(text="new")
+    assert session.has_changes
+
+
+BULK = {
+    "insert": insert(Note).values(text="new").returning(Note.id),
+    "delete": delete(Note).returning(Note.id),
+}
+
+
+@pytest.mark.parametrize("statement", BULK.values(), ids=BULK)
+async def test_a_bulk_insert_or_delete_counts(
+    session: WriteSession, statement: Executable
+) -> None:
+    await session.scalar(statement)
     assert session.has_changes
 
 
