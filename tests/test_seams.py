@@ -262,14 +262,23 @@ STRANGERS = {
     ("pattern", "repository"): ["unit_of_work", "UnitOfWork", "uow"],
 }
 
-WRAPPER = (ROOT / "templates" / "async.jinja").read_text(encoding="utf-8")
-REPLACEMENTS = re.findall(r"replace\('([^']*)', '([^']*)'\)", WRAPPER)
+WRAPPERS = {
+    path.name: path.read_text(encoding="utf-8")
+    for path in (ROOT / "templates").glob("*.jinja")
+}
+REPLACEMENTS = {
+    name: [
+        (word.replace(r"\n", "\n"), replacement)
+        for word, replacement in re.findall(r"replace\('([^']*)', '([^']*)'\)", text)
+    ]
+    for name, text in WRAPPERS.items()
+}
 SOURCES = {name: content.decode() for name, content in files_in(SOURCE).items()}
 WRAPPED = [name for name in SOURCES if SOURCES[name].startswith("{% extends")]
 VERBATIM = re.compile(r"{% block verbatim %}\n(.*){% endblock %}", re.DOTALL)
 TEXT = re.compile(r"cookiecutter\._*(project_name|description|author_name)")
 TAG = re.compile(
-    r'\{% (extends "async.jinja"|block (code|verbatim)|endblock|if [^%]+|else|endif'
+    r'\{% (extends "\w+.jinja"|block \w+|endblock|if [^%]+|else|endif'
     r"|(end)?raw) %\}"
 )
 JINJA = create_env_with_context({"cookiecutter": PROMPTS})
@@ -379,9 +388,14 @@ def test_no_rendering_shows_a_trace_of_another(
     assert found == set()
 
 
+def extends(wrapper: str) -> str:
+    """Return how a file begins that goes through a wrapper."""
+    return f'{{% extends "{wrapper}" %}}'
+
+
 def made_sync(code: str) -> str:
     """Return what the wrapper makes of async code."""
-    for word, replacement in REPLACEMENTS:
+    for word, replacement in REPLACEMENTS["async.jinja"]:
         code = code.replace(word, replacement)
     return code
 
@@ -431,10 +445,27 @@ def test_each_replacement_is_needed(renderings: Renderings) -> None:
         for source in WRAPPED
         if (name := rendered_name(source, answers))
     ]
-    unused = [
-        word for word, _ in REPLACEMENTS if not any(word in text for text in code)
-    ]
-    assert unused == []
+    for word, _ in REPLACEMENTS["async.jinja"]:
+        assert any(word in text for text in code), word
+
+
+@pytest.mark.parametrize("wrapper", ["repository.jinja", "service.jinja"])
+def test_each_replacement_of_another_wrapper_is_needed(wrapper: str) -> None:
+    code = [text for text in SOURCES.values() if text.startswith(extends(wrapper))]
+    for word, _ in REPLACEMENTS[wrapper]:
+        assert any(word in text for text in code), word
+
+
+def test_services_commit_where_leaving_their_scope_does_not(
+    renderings: Renderings,
+) -> None:
+    for choice, commits in (("auto", False), ("manual", True)):
+        found = {
+            b".commit()" in content
+            for name, content in files_with("commit", choice, renderings)
+            if name.endswith("/service.py")
+        }
+        assert found == {commits}
 
 
 def test_only_the_declared_files_ask_for_io() -> None:
