@@ -41,6 +41,8 @@ ENGINE = "tests/session/test_engine.py"
 ERRORS = "tests/session/test_errors.py"
 READING = "tests/session/test_reading.py"
 LEAKS = "tests/session/test_leaks.py"
+ASYNCIO = "tests/session/test_asyncio.py"
+THREADS = "tests/session/test_threads.py"
 CANCELLING = "tests/session/test_cancelling.py"
 DEPENDENCIES = "tests/session/test_dependencies.py"
 OUTSIDE = "tests/session/test_outside.py"
@@ -274,7 +276,7 @@ MUTANTS = [
         "app/dependencies.py",
         "if takes_session and inspect.iscoroutinefunction(function):",
         "if False:",
-        DEPENDENCIES,
+        THREADS,
     ),
     Mutant(
         "routes that were added later are not looked at",
@@ -509,7 +511,7 @@ MUTANTS = [
         "app/db/session.py",
         "if _CLOSED in session.info:",
         "if False:",
-        LEAKS,
+        ASYNCIO,
     ),
     Mutant(
         "a connection that cannot roll back is kept",
@@ -525,7 +527,7 @@ MUTANTS = [
         "app/db/sqlite.py",
         "await sqlite.rollback()",
         "pass",
-        LEAKS,
+        ASYNCIO,
     ),
     Mutant(
         "a cancelled unit saves",
@@ -541,7 +543,7 @@ MUTANTS = [
         "app/run.py",
         "                await wait({working})\n            raise\n",
         "                raise\n",
-        CANCELLING,
+        THREADS,
     ),
     # S7: read-only
     Mutant(

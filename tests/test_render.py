@@ -116,9 +116,8 @@ FILES = {
 
 # What stands only where an answer asks for it.
 FILES_WITH: dict[tuple[str, str | bool], set[str]] = {
-    ("io", "sync"): {
-        "app/concurrency.py",
-    },
+    ("io", "async"): {"tests/session/test_asyncio.py"},
+    ("io", "sync"): {"app/concurrency.py", "tests/session/test_threads.py"},
     ("pattern", "unit_of_work"): {
         "app/repositories.py",
         "tests/session/test_unit_of_work.py",

@@ -74,7 +74,7 @@ SEAMS: dict[str, set[str]] = {
         "tests/factories.py",
         "tests/session/conftest.py",
         "tests/session/probe.py",
-        "tests/session/test_cancelling.py",
+        "tests/session/test_asyncio.py",
         "tests/session/test_changes.py",
         "tests/session/test_connection_state.py",
         "tests/session/test_dependencies.py",
@@ -90,6 +90,7 @@ SEAMS: dict[str, set[str]] = {
         "tests/session/test_outside.py",
         "tests/session/test_repository.py",
         "tests/session/test_schema_changes.py",
+        "tests/session/test_threads.py",
         "tests/session/test_timeouts.py",
         "tests/session/test_unit_of_work.py",
         "tests/session/test_units.py",
@@ -108,7 +109,7 @@ SEAMS: dict[str, set[str]] = {
         "app/users/repository.py",
         "docs/add-a-feature.md",
         "docs/sessions/scripts.md",
-        "migrations/env.py",
+        "migrations/script.py.mako",
         "pyproject.toml",
     },
     "commit": {
@@ -168,6 +169,20 @@ SEAMS: dict[str, set[str]] = {
     },
 }
 
+# What answers "when does it commit?": all that `commit` and `pattern` change of the
+# app, beside the services that write.
+POLICY = {
+    "commit": {"app/transaction.py"},
+    "pattern": {
+        "app/repositories.py",  # what a unit of work offers
+        "app/transaction.py",
+        "app/users/dependencies.py",  # asks a unit of work for its session
+    },
+}
+WRITES_OR_SHOWS_IT = re.compile(
+    r"app/\w+/service\.py|tests/session/\w+\.py|docs/[\w/-]+\.md|README\.md"
+)
+
 # What is asynchronous in both worlds: sync renderings say async and await only here.
 ASYNC_IN_BOTH = {
     "app/concurrency.py",
@@ -187,10 +202,10 @@ ASYNC_IN_BOTH = {
     "app/users/transfers.py",
     "tests/session/test_admission.py",
     "tests/session/test_cancelling.py",
-    "tests/session/test_dependencies.py",
     "tests/session/test_long_calls.py",
     "tests/session/test_own_sessions.py",
     "tests/session/test_streams.py",
+    "tests/session/test_threads.py",
     "tests/test_auth.py",
 }
 
@@ -219,18 +234,14 @@ ASK_FOR_IO = {
     "docs/settings.md",
     "migrations/env.py",
     "pyproject.toml",
-    "tests/session/conftest.py",
     "tests/session/probe.py",
-    "tests/session/test_cancelling.py",
     "tests/session/test_connection_state.py",
-    "tests/session/test_dependencies.py",
     "tests/session/test_errors.py",
-    "tests/session/test_leaks.py",
-    "tests/session/test_lost_transactions.py",
-    "tests/session/test_lost_updates.py",
     "tests/session/test_one_session.py",
     "tests/session/test_repository.py",
     "tests/session/test_schema_changes.py",
+    "tests/session/{% if cookiecutter.io == 'async' %}test_asyncio.py{% endif %}",
+    "tests/session/{% if cookiecutter.io == 'sync' %}test_threads.py{% endif %}",
     "tests/support.py",
 }
 
@@ -248,15 +259,26 @@ STRANGERS = {
     ("pattern", "repository"): ["unit_of_work", "UnitOfWork", "uow"],
 }
 
-WRAPPER = (ROOT / "templates" / "async.jinja").read_text(encoding="utf-8")
-REPLACEMENTS = re.findall(r"replace\('([^']*)', '([^']*)'\)", WRAPPER)
+WRAPPERS = {
+    path.name: path.read_text(encoding="utf-8")
+    for path in (ROOT / "templates").glob("*.jinja")
+}
+REPLACEMENTS = {
+    name: [
+        (word.replace(r"\n", "\n"), replacement)
+        for word, replacement in re.findall(r"replace\('([^']*)', '([^']*)'\)", text)
+    ]
+    for name, text in WRAPPERS.items()
+}
 SOURCES = {name: content.decode() for name, content in files_in(SOURCE).items()}
 WRAPPED = [name for name in SOURCES if SOURCES[name].startswith("{% extends")]
+VERBATIM = re.compile(r"{% block verbatim %}\n(.*){% endblock %}", re.DOTALL)
 TEXT = re.compile(r"cookiecutter\._*(project_name|description|author_name)")
 TAG = re.compile(
-    r'\{% (extends "async.jinja"|block (code|verbatim)|endblock|if [^%]+|else|endif'
+    r'\{% (extends "\w+.jinja"|block \w+|endblock|if [^%]+|else|endif'
     r"|(end)?raw) %\}"
 )
+MOST_TAGS = 6  # What varies more is cut into files, or written once for a wrapper.
 JINJA = create_env_with_context({"cookiecutter": PROMPTS})
 
 CHOICES: dict[str, list[Any]] = SWITCHES | {"example": [True, False]}
@@ -323,6 +345,12 @@ def test_a_switch_changes_its_files_and_no_others(
     assert changed == SEAMS[switch], difference(changed, SEAMS[switch])
 
 
+@pytest.mark.parametrize("switch", POLICY)
+def test_when_it_commits_is_said_in_one_place(switch: str) -> None:
+    others = {name for name in SEAMS[switch] if not WRITES_OR_SHOWS_IT.fullmatch(name)}
+    assert others == POLICY[switch], difference(others, POLICY[switch])
+
+
 def test_feature_tests_are_the_same_bytes_in_all_variants(
     renderings: Renderings,
 ) -> None:
@@ -358,10 +386,29 @@ def test_no_rendering_shows_a_trace_of_another(
     assert found == set()
 
 
+def extends(wrapper: str) -> str:
+    """Return how a file begins that goes through a wrapper."""
+    return f'{{% extends "{wrapper}" %}}'
+
+
+def made_sync(code: str) -> str:
+    """Return what the wrapper makes of async code."""
+    for word, replacement in REPLACEMENTS["async.jinja"]:
+        code = code.replace(word, replacement)
+    return code
+
+
+def verbatim_in(source: str, answers: Answers) -> str:
+    """Return what a file says in both worlds as it stands, rendered."""
+    block = VERBATIM.search(SOURCES[source])
+    text = block[1] if block else ""
+    rendered: str = JINJA.from_string(text).render(cookiecutter=answers)
+    return rendered
+
+
 def test_wrapped_files_become_sync_by_the_replacements_alone(
     renderings: Renderings,
 ) -> None:
-    used = set()
     for answers in ALL:
         if answers["io"] == "sync":
             continue
@@ -369,15 +416,54 @@ def test_wrapped_files_become_sync_by_the_replacements_alone(
         synchronous = renderings[frozenset((answers | {"io": "sync"}).items())]
         for source in WRAPPED:
             name = rendered_name(source, answers)
-            if not name:
-                continue
-            text = asynchronous[name].decode()
-            for word, replacement in REPLACEMENTS:
-                if word in text:
-                    used.add(word)
-                text = text.replace(word, replacement)
-            assert source in ASK_FOR_IO or text == synchronous[name].decode(), name
-    assert [word for word, _ in REPLACEMENTS if word not in used] == []
+            if name and source not in ASK_FOR_IO:
+                verbatim = verbatim_in(source, answers)
+                code = asynchronous[name].decode().removesuffix(verbatim)
+                assert made_sync(code) + verbatim == synchronous[name].decode(), name
+
+
+def test_what_is_verbatim_stays_as_it_is(renderings: Renderings) -> None:
+    asynchronous = set()
+    for answers in ALL:
+        files = renderings[frozenset(answers.items())]
+        for source in WRAPPED:
+            name = rendered_name(source, answers)
+            if name and (verbatim := verbatim_in(source, answers)):
+                assert files[name].decode().endswith(verbatim), name
+                asynchronous.add("async def " in verbatim)
+    assert True in asynchronous
+
+
+def test_each_replacement_is_needed(renderings: Renderings) -> None:
+    code = [
+        files[name].decode().removesuffix(verbatim_in(source, answers))
+        for answers in ALL
+        if answers["io"] == "async"
+        for files in [renderings[frozenset(answers.items())]]
+        for source in WRAPPED
+        if (name := rendered_name(source, answers))
+    ]
+    for word, _ in REPLACEMENTS["async.jinja"]:
+        assert any(word in text for text in code), word
+
+
+@pytest.mark.parametrize("wrapper", ["repository.jinja", "service.jinja"])
+def test_each_replacement_of_another_wrapper_is_needed(wrapper: str) -> None:
+    code = [text for text in SOURCES.values() if text.startswith(extends(wrapper))]
+    for word, _ in REPLACEMENTS[wrapper]:
+        assert any(word in text for text in code), word
+
+
+def test_services_commit_where_leaving_their_scope_does_not(
+    renderings: Renderings,
+) -> None:
+    for choice, commits in (("auto", False), ("manual", True)):
+        found = {
+            b".commit()" in content
+            for name, content in files_with("commit", choice, renderings)
+            if name.endswith("/service.py")
+        }
+        assert found == {commits}
 
 
 def test_only_the_declared_files_ask_for_io() -> None:
@@ -393,7 +479,7 @@ def test_only_the_declared_files_show_text() -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_tags_stand_alone_on_their_lines_and_no_if_stands_in_another(
+def test_tags_are_few_and_stand_alone_on_their_lines_and_in_no_other(
     source: str,
 ) -> None:
     lines = [line for line in SOURCES[source].splitlines() if "{%" in line]
@@ -402,3 +488,4 @@ def test_tags_stand_alone_on_their_lines_and_no_if_stands_in_another(
     for line in lines:
         depth += line.startswith("{% if") - line.startswith("{% endif")
         assert depth in {0, 1}, line
+    assert sum(line.startswith("{% if") for line in lines) <= MOST_TAGS

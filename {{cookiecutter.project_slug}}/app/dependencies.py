@@ -8,11 +8,7 @@
 import inspect
 {% endif %}
 from collections.abc import AsyncIterator, Iterator
-{% if cookiecutter.io == 'async' %}
 from typing import Annotated
-{% else %}
-from typing import Annotated, Any
-{% endif %}
 
 {% if cookiecutter.io == 'sync' %}
 from anyio import to_thread
@@ -137,9 +133,9 @@ def _check(route: str, endpoint: Dependant, *, is_socket: bool) -> None:
 {% if cookiecutter.io == 'sync' %}
     for each in _walk(endpoint):
         takes_session = any(sub.call in KINDS for sub in each.dependencies)
-        function: Any = inspect.unwrap(each.call) if each.call else None
+        function = inspect.unwrap(each.call) if each.call else None
         if takes_session and inspect.iscoroutinefunction(function):
-            name = function.__name__
+            name = getattr(function, "__name__", "")
             raise RouteError(
                 f"{route} uses its session in `async def {name}`, which stops all "
                 f"requests while the database works: write `def {name}`"

@@ -5,16 +5,9 @@
 {% if cookiecutter.io == 'async' %}
 import asyncio
 {% endif %}
-{% if cookiecutter.orm == 'sqlmodel' %}
-from typing import Any, Literal
-{% else %}
 from typing import Any
-{% endif %}
 
 from alembic import context
-{% if cookiecutter.orm == 'sqlmodel' %}
-from alembic.autogenerate.api import AutogenContext
-{% endif %}
 from sqlalchemy import Connection
 
 from app.config import Settings, load_settings
@@ -39,19 +32,6 @@ if settings.database_migration_url:
     CHANGED["database_pooler"] = "none"
 
 
-{% if cookiecutter.orm == 'sqlmodel' %}
-def import_sqlmodel(
-    _kind: str,
-    item: object,
-    autogenerate: AutogenContext,
-) -> Literal[False]:
-    """Give a new migration the import of SQLModel's types, and render as usual."""
-    if type(item).__module__.startswith("sqlmodel."):
-        autogenerate.imports.add("import sqlmodel.sql.sqltypes")
-    return False
-
-
-{% endif %}
 def migrate(connection: Connection) -> None:
     """Run what Alembic was told to, in one transaction."""
     context.configure(
@@ -59,9 +39,6 @@ def migrate(connection: Connection) -> None:
         target_metadata=metadata,
         render_as_batch=connection.dialect.name == "sqlite",
         transactional_ddl=True,
-{% if cookiecutter.orm == 'sqlmodel' %}
-        render_item=import_sqlmodel,
-{% endif %}
     )
     with context.begin_transaction():
         context.run_migrations()

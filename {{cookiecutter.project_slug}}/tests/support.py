@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import Table, event, make_url, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateTable
 from starlette.testclient import TestClient
 
@@ -51,6 +52,11 @@ def call(
 def run(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
     """Call a function in an event loop of its own."""
     return asyncio.run(function(*args))
+
+
+async def driver_of(connection: AsyncConnection) -> Any:
+    """Return the driver's own connection."""
+    return (await connection.get_raw_connection()).driver_connection
 {% else %}
 def call(_client: TestClient, function: Callable[..., T], *args: Any) -> T:
     """Call a function where the app runs, which is anywhere."""
@@ -60,6 +66,11 @@ def call(_client: TestClient, function: Callable[..., T], *args: Any) -> T:
 def run(function: Callable[..., T], *args: Any) -> T:
     """Call a function."""
     return function(*args)
+
+
+def driver_of(connection: Connection) -> Any:
+    """Return the driver's own connection."""
+    return connection.connection.driver_connection
 {% endif %}
 
 

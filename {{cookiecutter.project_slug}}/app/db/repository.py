@@ -1,20 +1,18 @@
-{% extends "async.jinja" %}
-{% block code %}
+{% extends "repository.jinja" %}
+{% block queries %}
 """What every repository can do. A repository never commits: services do."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-{% if cookiecutter.orm == 'sqlmodel' %}
 from typing import Any, ClassVar, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, inspect
+{% if cookiecutter.orm == 'sqlmodel' %}
+from sqlalchemy import ColumnElement, inspect, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.interfaces import ORMOption
-from sqlmodel import select, update
+from sqlmodel import select
 {% else %}
-from typing import Any, ClassVar, Generic, TypeVar, cast
-
-from sqlalchemy import ColumnElement, CursorResult, inspect, select, update
+from sqlalchemy import ColumnElement, inspect, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.interfaces import ORMOption
 {% endif %}
@@ -52,11 +50,7 @@ class ReadRepository(Generic[ModelT]):
         primary_key = inspect(self.model).primary_key
         query = select(self.model).where(*filters).options(*self.loads)
         query = query.order_by(*primary_key).limit(limit).offset(offset)
-{% if cookiecutter.orm == 'sqlmodel' %}
-        result = await self.session.exec(query)
-{% else %}
         result = await self.session.scalars(query)
-{% endif %}
         return result.unique().all()
 
     @asynccontextmanager
@@ -135,13 +129,9 @@ class Repository(ReadRepository[ModelT]):
     async def bulk_update(self, *filters: ColumnElement[bool], **values: Any) -> int:
         """Set `values` in every row that passes all filters; return how many."""
         statement = update(self.model).where(*filters).values(**values)
-{% if cookiecutter.orm == 'sqlmodel' %}
-        result = await self.session.exec(statement)
-        return result.rowcount
-{% else %}
-        result = await self.session.execute(statement)
-        return cast("CursorResult[Any]", result).rowcount
-{% endif %}
+        result: Any = await self.session.execute(statement)
+        count: int = result.rowcount
+        return count
 
     async def update(self, instance: ModelT, values: Mapping[str, Any]) -> ModelT:
         """Set `values` in `instance` and send them.
@@ -167,10 +157,6 @@ class Repository(ReadRepository[ModelT]):
 
     async def _find(self, key: dict[str, Any]) -> ModelT | None:
         query = select(self.model).filter_by(**key)
-{% if cookiecutter.orm == 'sqlmodel' %}
-        result = await self.session.exec(query)
-{% else %}
         result = await self.session.scalars(query)
-{% endif %}
         return result.one_or_none()
 {% endblock %}

@@ -2,20 +2,12 @@
 {% block code %}
 """An app with the probe's endpoints, and sessions of the tests' own."""
 
-{% if cookiecutter.io == 'async' %}
 from collections.abc import AsyncIterator, Iterator
-{% else %}
-from collections.abc import Iterator
-{% endif %}
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-{% if cookiecutter.io == 'async' %}
 from sqlalchemy.ext.asyncio import AsyncConnection
-{% else %}
-from sqlalchemy import Connection
-{% endif %}
 from starlette.testclient import TestClient
 
 from app.config import Settings

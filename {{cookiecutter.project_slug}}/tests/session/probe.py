@@ -3,11 +3,7 @@
 """Endpoints that do what a session layer has to survive, on a table of their own."""
 
 import threading
-{% if cookiecutter.io == 'async' %}
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-{% else %}
-from collections.abc import Callable, Coroutine, Iterator
-{% endif %}
 from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
@@ -92,33 +88,34 @@ class NoteOut(BaseModel):
     text: str
 
 
+{% if cookiecutter.pattern == 'unit_of_work' %}
 def session_of(db: WriteDep) -> WriteSession:
     """Return the session itself."""
-{% if cookiecutter.pattern == 'unit_of_work' %}
     return db.session
-{% else %}
+
+
+def block(db: WriteDep) -> WriteDep:
+    """Return the block that a service works in."""
     return db
+{% else %}
+def session_of(db: WriteDep) -> WriteSession:
+    """Return the session itself."""
+    return db
+
+
+def block(db: WriteDep) -> nullcontext[WriteDep]:
+    """Return the block that a service works in: it needs none."""
+    return nullcontext(db)
 {% endif %}
 
 
 @asynccontextmanager
 async def unit(db: WriteDep) -> AsyncIterator[WriteSession]:
     """Give the session, and save afterwards as this project's services do."""
-{% if cookiecutter.pattern == 'unit_of_work' and cookiecutter.commit == 'auto' %}
-    async with db:
-        yield db.session
-{% endif %}
-{% if cookiecutter.pattern == 'unit_of_work' and cookiecutter.commit == 'manual' %}
-    async with db:
-        yield db.session
+    async with block(db):
+        yield session_of(db)
+{% if cookiecutter.commit == 'manual' %}
         await db.commit()
-{% endif %}
-{% if cookiecutter.pattern == 'repository' and cookiecutter.commit == 'auto' %}
-    yield db
-{% endif %}
-{% if cookiecutter.pattern == 'repository' and cookiecutter.commit == 'manual' %}
-    yield db
-    await db.commit()
 {% endif %}
 
 
@@ -126,10 +123,20 @@ async def unit(db: WriteDep) -> AsyncIterator[WriteSession]:
 async def run_unit(way: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
     """Run a unit of its own, as an endpoint does."""
     return await way(*args)
+
+
+async def wait_at_the_gate() -> None:
+    """Wait for the gate to open, unless the task is cancelled."""
+    await to_thread.run_sync(gate.wait, 10, abandon_on_cancel=True)
 {% else %}
 def run_unit(way: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
     """Run a unit of its own, as an endpoint does: units wait in the event loop."""
     return from_thread.run(way, *args)
+
+
+def wait_at_the_gate() -> None:
+    """Wait for the gate to open."""
+    gate.wait(10)
 {% endif %}
 
 
@@ -139,6 +146,13 @@ async def add(session: WriteSession, note: NoteIn) -> Note:
     session.add(stored)
     await session.flush()
     return stored
+
+
+async def add_and_commit(database: Database, note: Note) -> None:
+    """Save a note in a session of its own."""
+    async with database.write() as session:
+        session.add(note)
+        await session.commit()
 
 
 async def count(session: ReadSession) -> int:
@@ -170,11 +184,7 @@ async def save_slowly(db: WriteDep, note: NoteIn) -> None:
     async with unit(db) as session:
         await add(session, note)
         saving.set()
-{% if cookiecutter.io == 'async' %}
-        await to_thread.run_sync(gate.wait, 10, abandon_on_cancel=True)
-{% else %}
-        gate.wait(10)
-{% endif %}
+        await wait_at_the_gate()
 
 
 async def rename(db: WriteDep, id: int, text: str) -> bool:
@@ -338,11 +348,7 @@ async def write_in_snapshot(db: SnapshotDep, note: NoteIn) -> None:
 async def hold(db: ReadDep) -> int:
     """Hold a connection until the gate opens."""
     notes = await count(db)
-{% if cookiecutter.io == 'async' %}
-    await to_thread.run_sync(gate.wait)
-{% else %}
-    gate.wait()
-{% endif %}
+    await wait_at_the_gate()
     return notes
 
 
@@ -369,11 +375,7 @@ async def lines(session: ReadSession) -> AsyncIterator[str]:
         async for (note,) in batches:
             yield f"{note.text}\n"
     streaming.set()
-{% if cookiecutter.io == 'async' %}
-    await to_thread.run_sync(gate.wait, 10)
-{% else %}
-    gate.wait(10)
-{% endif %}
+    await wait_at_the_gate()
     yield f"{await count(session)}\n"
 
 

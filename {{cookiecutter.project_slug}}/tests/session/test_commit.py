@@ -1,12 +1,6 @@
 """Where a transaction ends, and what is left when it ends badly (S1, S3, S4)."""
 
-{% if cookiecutter.commit == 'auto' and cookiecutter.pattern == 'repository' %}
 import pytest
-{% else %}
-import logging
-
-import pytest
-{% endif %}
 from starlette.testclient import TestClient
 
 from tests.session import probe as notes
@@ -108,7 +102,7 @@ def test_the_request_is_the_unit(probe: TestClient) -> None:
 def test_a_forgotten_commit_is_loud(
     probe: TestClient, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
-    with caplog.at_level(logging.ERROR, "app"):
+    with caplog.at_level("ERROR", "app"):
         answer = probe.post(path, json={})
     assert answer.status_code == 500
     route = path.replace("200", "{status}")

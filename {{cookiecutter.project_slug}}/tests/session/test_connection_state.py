@@ -11,6 +11,7 @@ from sqlalchemy import text
 from app.config import Settings
 from app.db.database import Database
 from app.db.session import ReadSession, WriteSession
+from tests import support
 from tests.session.probe import NoteIn, add, count_apart
 
 only_postgresql = "SQLite has no such parameters"
@@ -24,12 +25,7 @@ CHANGES = {
 
 async def driver_of(session: ReadSession) -> Any:
     """Return the driver's own connection."""
-    connection = await session.connection()
-{% if cookiecutter.io == 'async' %}
-    return (await connection.get_raw_connection()).driver_connection
-{% else %}
-    return connection.connection.driver_connection
-{% endif %}
+    return await support.driver_of(await session.connection())
 
 
 async def run(session: WriteSession, statement: str) -> None:

@@ -102,33 +102,3 @@ def test_a_router_that_does_not_show_its_status_is_refused(
         assert client.post("/other").status_code == 500
     assert "use app.routing.Router" in caplog.text
 {% endblock %}
-{% block verbatim %}
-{% if cookiecutter.io == 'sync' %}
-
-
-async def block_the_loop(_db: ReadDep) -> None:
-    """Use a session of threads in the event loop."""
-
-
-async def read_user(_db: WriteDep) -> int:
-    """Read who is asking, in the event loop."""
-    return 1
-
-
-def write_as_user(_user: Annotated[int, Depends(read_user)]) -> None:
-    """Take what a dependency has read."""
-
-
-@pytest.mark.parametrize("endpoint", [block_the_loop, write_as_user])
-def test_a_session_that_would_block_the_event_loop_is_refused_at_the_start(
-    notes_settings: Settings, endpoint: Callable[..., Any]
-) -> None:
-    app = create_app(notes_settings)
-    router = Router()
-    router.add_api_route("/refused", endpoint)
-    app.include_router(router)
-    refusal = "GET /refused uses its session in `async def .*: write `def"
-    with pytest.raises(RouteError, match=refusal), TestClient(app):
-        pass
-{% endif %}
-{% endblock %}

@@ -2,33 +2,19 @@
 {% block code %}
 """What the client is told about an error of the database, by SQLSTATE (S17)."""
 
-{% if cookiecutter.io == 'async' %}
-import asyncio
-{% endif %}
 import socket
 {% if cookiecutter.io == 'async' %}
 import threading
 {% endif %}
 import time
-{% if cookiecutter.io == 'async' %}
 from collections.abc import AsyncIterator, Iterator
-{% else %}
-from collections.abc import Iterator
-{% endif %}
 from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import Response
-{% if cookiecutter.io == 'async' %}
-from sqlalchemy import event, exc, text
-{% else %}
 from sqlalchemy import exc, text
-{% endif %}
-{% if cookiecutter.io == 'async' %}
-from sqlalchemy.util import await_only
-{% endif %}
 from starlette.testclient import TestClient
 
 from app.config import Settings
@@ -36,7 +22,7 @@ from app.db import errors
 from app.db.database import Database
 from app.main import create_app
 from tests.session.conftest import serve_notes
-from tests.session.probe import Note
+from tests.session.probe import Note, add_and_commit
 from tests.support import at_once, execute, make_settings
 
 
@@ -170,12 +156,6 @@ async def test_a_connection_lost_in_the_commit_leaves_it_unknown(
     assert probe.post("/notes", json={}).status_code == 201
 
 
-async def add_and_commit(database: Database, note: Note) -> None:
-    async with database.write() as session:
-        session.add(note)
-        await session.commit()
-
-
 @pytest.mark.usefixtures("die")
 async def test_only_the_commit_itself_has_an_unknown_outcome(
     database: Database,
@@ -186,47 +166,6 @@ async def test_only_the_commit_itself_has_an_unknown_outcome(
         await add_and_commit(database, Note(text="later"))
 
 
-{% if cookiecutter.io == 'async' %}
-def break_off(*_: object) -> None:
-    raise ConnectionResetError
-
-
-async def test_what_the_drivers_socket_raises_means_that_the_connection_is_lost(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = database.write_engine.sync_engine
-    await add_and_commit(database, Note(text="first"))
-    lost: list[object] = []
-    event.listen(engine, "invalidate", lambda *connection: lost.append(connection))
-    with monkeypatch.context() as patch:
-        patch.setattr(engine.dialect, "do_execute", break_off)
-        with pytest.raises(exc.DBAPIError) as failure:
-            await add_and_commit(database, Note(text="lost"))
-    assert errors.to_problem(failure.value) is errors.UNAVAILABLE
-    assert errors.is_retryable(failure.value)
-    with monkeypatch.context() as patch:
-        patch.setattr(engine.dialect, "do_commit", break_off)
-        with pytest.raises(errors.CommitOutcomeUnknownError):
-            await add_and_commit(database, Note(text="lost"))
-    assert len(lost) == 2
-    await add_and_commit(database, Note(text="kept"))
-
-
-async def test_a_commit_that_is_cancelled_stays_so(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def hang(_: object) -> None:
-        await_only(asyncio.sleep(60))
-
-    commit = asyncio.create_task(add_and_commit(database, Note(text="lost")))
-    with monkeypatch.context() as patch:
-        patch.setattr(database.write_engine.dialect, "do_commit", hang)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(commit, 0.1)
-    assert commit.cancelled()
-
-
-{% endif %}
 async def test_waiting_for_a_lock_ends(database: Database, probe: TestClient) -> None:
     async with database.write_engine.begin() as other:
         if other.dialect.name == "postgresql":

@@ -3,7 +3,6 @@
 """A commit that would save nothing raises, whatever ended the transaction."""
 
 from contextlib import suppress
-from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -13,6 +12,7 @@ from app.config import Settings
 from app.db.database import Database
 from app.db.session import WriteSession
 from tests.session.probe import NoteIn, add, count_apart
+from tests.support import driver_of
 
 WORDS = ["COMMIT", "rollback", " Begin", "END", "abort", "START TRANSACTION"]
 
@@ -20,11 +20,7 @@ WORDS = ["COMMIT", "rollback", " Begin", "END", "abort", "START TRANSACTION"]
 async def run_raw(session: WriteSession, statement: str) -> None:
     """Run a statement on the driver's own connection, past SQLAlchemy."""
     connection = await session.connection()
-{% if cookiecutter.io == 'async' %}
-    driver: Any = (await connection.get_raw_connection()).driver_connection
-{% else %}
-    driver: Any = connection.connection.driver_connection
-{% endif %}
+    driver = await driver_of(connection)
     await driver.execute(statement)
 
 

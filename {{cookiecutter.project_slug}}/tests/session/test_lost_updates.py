@@ -2,11 +2,7 @@
 {% block code %}
 """No update is lost: what is locked, or changed in bulk, shows what is stored now."""
 
-{% if cookiecutter.io == 'async' %}
 from collections.abc import AsyncIterator, Callable, Iterator
-{% else %}
-from collections.abc import Callable, Iterator
-{% endif %}
 from typing import Annotated, Any
 
 import pytest

@@ -3,11 +3,7 @@
 """An object is of use after its transaction, or refused: no change of it vanishes."""
 
 from collections.abc import Callable, Iterator
-{% if cookiecutter.pattern == 'unit_of_work' %}
 from contextlib import suppress
-{% else %}
-from contextlib import nullcontext, suppress
-{% endif %}
 from typing import Any
 
 import pytest
@@ -27,7 +23,7 @@ from app.transaction import transaction
 from tests.conftest import serve
 from tests.session import probe as notes
 from tests.session.conftest import TABLE
-from tests.session.probe import Note, NoteRepository, session_of, unit
+from tests.session.probe import Note, NoteRepository, block, session_of, unit
 from tests.session.test_admission import database_of
 from tests.session.test_units import do, failed
 from tests.support import call
@@ -37,17 +33,6 @@ router = Router(prefix="/notes")
 
 class RefusedError(Exception):
     """What a service raises when it changes its mind."""
-
-
-{% if cookiecutter.pattern == 'unit_of_work' %}
-def block(db: WriteDep) -> WriteDep:
-    """Return the block that a service works in."""
-    return db
-{% else %}
-def block(db: WriteDep) -> nullcontext[WriteDep]:
-    """Return the block that a service works in: it needs none."""
-    return nullcontext(db)
-{% endif %}
 
 
 async def save_apart(database: Database, *texts: str) -> int:

@@ -6,11 +6,7 @@
 import asyncio
 {% endif %}
 import time
-{% if cookiecutter.io == 'async' %}
 from collections.abc import AsyncIterator, Callable, Iterator
-{% else %}
-from collections.abc import Callable, Iterator
-{% endif %}
 from typing import Any
 
 import pytest

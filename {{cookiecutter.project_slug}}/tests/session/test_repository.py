@@ -3,12 +3,12 @@
 """The generic repository, and savepoints (S11)."""
 
 import pytest
-{% if cookiecutter.io == 'sync' %}
-from sqlalchemy import Connection
-{% endif %}
-from sqlalchemy.exc import DBAPIError, IntegrityError
 {% if cookiecutter.io == 'async' %}
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
+{% else %}
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError, IntegrityError
 {% endif %}
 from sqlalchemy.orm import selectinload
 

@@ -23,12 +23,8 @@ from app.db.database import Database
 from app.db.errors import BUSY, SchemaChangedError, is_retryable, to_problem
 {% endif %}
 from app.db.repository import ReadRepository, Repository
-{% if cookiecutter.io == 'async' %}
-from tests.session.probe import Note, count_apart
-{% else %}
-from tests.session.probe import Note
-{% endif %}
-from tests.support import create_table, execute
+from tests import support
+from tests.session import probe as notes
 
 WIDER = "ALTER id TYPE bigint, ALTER amount TYPE bigint"
 CHANGES = [WIDER, "ADD COLUMN another integer", "DROP COLUMN unused"]
@@ -62,14 +58,14 @@ class ThingReadRepository(ReadRepository[Thing]):
 @pytest.fixture
 async def things(notes_settings: Settings) -> AsyncIterator[None]:
     """Create a table with one row and a column that the model does not know."""
-    await create_table(notes_settings, Thing.metadata.tables["things"])
-    await execute(
+    await support.create_table(notes_settings, Thing.metadata.tables["things"])
+    await support.execute(
         notes_settings,
         "INSERT INTO things (amount) VALUES (1)",
         "ALTER TABLE things ADD COLUMN unused integer",
     )
     yield
-    await execute(notes_settings, "DROP TABLE things")
+    await support.execute(notes_settings, "DROP TABLE things")
 
 
 async def read(database: Database) -> None:
@@ -105,14 +101,14 @@ async def add(database: Database) -> None:
 
 async def read_and_add(database: Database) -> None:
     async with database.write() as session:
-        await session.get(Note, 1)
+        await session.get(notes.Note, 1)
         session.add(Thing(amount=1))
         await session.commit()
 
 
 async def lock_and_update(database: Database) -> None:
     async with database.write() as session:
-        await session.get(Note, 1)
+        await session.get(notes.Note, 1)
         things = ThingRepository(session)
         thing = await things.lock(1)
         assert thing is not None
@@ -147,7 +143,7 @@ async def change(
     """Change the table between uses; drivers prepare what comes often enough."""
     for _ in range(7):
         await use(database)
-    await execute(settings, f"ALTER TABLE things {change}")
+    await support.execute(settings, f"ALTER TABLE things {change}")
     for _ in range(2):
         await use(database)
 
@@ -169,7 +165,7 @@ async def test_a_changed_table_fails_no_session(
 async def update_and_add(database: Database) -> None:
     async with database.write() as session:
         connection = await session.connection()
-        await connection.execute(update(Note).values(text="changed"))
+        await connection.execute(update(notes.Note).values(text="changed"))
         session.add(Thing(amount=1))
         await session.commit()
 
@@ -177,10 +173,10 @@ async def update_and_add(database: Database) -> None:
 {% if cookiecutter.io == 'async' %}
 async def copy_and_add(database: Database) -> None:
     async with database.write() as session:
-        await session.get(Note, 1)
+        await session.get(notes.Note, 1)
         connection = await session.connection()
-        driver: Any = (await connection.get_raw_connection()).driver_connection
-        number = await count_apart(database) + 1
+        driver = await support.driver_of(connection)
+        number = await notes.count_apart(database) + 1
         note = [(number, f"copy {number}")]
         columns = ["id", "text"]
         await driver.copy_records_to_table("notes", records=note, columns=columns)
@@ -190,7 +186,7 @@ async def copy_and_add(database: Database) -> None:
 
 async def take_snapshot_of_both(database: Database) -> None:
     async with database.snapshot() as session:
-        await session.get(Note, 1)
+        await session.get(notes.Note, 1)
         await session.get(Thing, 1)
 
 
