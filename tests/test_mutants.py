@@ -716,7 +716,7 @@ MUTANTS = [
         "dead connections are not noticed",
         SYNC_MANUAL,
         "app/db/pool.py",
-        "_is_suspect(connection) or ",
+        " or _is_closed(connection)",
         "",
         ENGINE,
     ),

@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     # production opens many. All of the pool is `size`: overflow connections are
     # closed when they are returned, which costs a reconnect for each burst.
     database_pool_size: int = Field(
-        default_factory=lambda data: 15 if data["environment"] == "production" else 5,
+        default_factory=lambda data: 10 if data["environment"] == "production" else 5,
         ge=1,
     )
     database_max_overflow: int = Field(default=0, ge=0)

@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""Engines and their pools, made from the settings (S6, S14)."""
+"""Engines and their pools, made from the settings."""
 
 from typing import Any
 
@@ -12,12 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 {% endif %}
 
 from app.config import PROJECT, Settings
-from app.db.pool import (
-    connect_in_time,
-    replace_changed_connections,
-    replace_dead_connections,
-    warn_when_held_long,
-)
+from app.db.pool import connect_in_time, watch_connections
 from app.db.schema_changes import survive_schema_changes
 from app.db.sqlite import prepare_sqlite
 from app.db.timeouts import set_local, timeout_parameters
@@ -68,9 +63,7 @@ def make_engine(
     if settings.database_pooler == "transaction":
         _set_parameters_in_each_transaction(engine.sync_engine, settings)
     classify_transaction_errors(engine.sync_engine)
-    replace_dead_connections(engine.sync_engine)
-    replace_changed_connections(engine.sync_engine)
-    warn_when_held_long(engine.sync_engine, settings)
+    watch_connections(engine.sync_engine, settings)
     return engine
 
 

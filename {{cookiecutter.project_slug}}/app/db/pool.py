@@ -27,7 +27,7 @@ PING_AFTER = 30
 def connect_in_time(
     engine: Engine, settings: Settings, servers: list[dict[str, Any]]
 ) -> None:
-    """Connect within the timeout and within what waiting for a place has left.
+    """Connect within the timeout and within what waiting for a slot has left.
 
     `servers` are the driver's arguments for each server to try, in turn; they share
     the time.
@@ -71,65 +71,17 @@ def connect_in_time(
         raise DatabaseUnavailableError("cannot connect") from failure
 
 
-def replace_dead_connections(engine: Engine) -> None:
-    """Replace a connection that died in the pool before anybody uses it."""
+def watch_connections(engine: Engine, settings: Settings) -> None:
+    """Look at each connection when it leaves the pool and when it returns.
 
-    @event.listens_for(engine, "checkin")
-    def checkin(
-{% if cookiecutter.io == 'async' %}
-        connection: Any,
-{% else %}
-        _connection: DBAPIConnection | None,
-{% endif %}
-        entry: ConnectionPoolEntry,
-    ) -> None:
-{% if cookiecutter.io == 'async' %}
-        # Its session has ended while another task was using it: a transaction may be
-        # about to begin. No public name tells.
-        is_postgresql = connection is not None and engine.dialect.name == "postgresql"
-        if is_postgresql and connection._execute_mutex.locked():
-            connection.driver_connection.terminate()
-{% endif %}
-        entry.info["idle since"] = time.monotonic()
-
-    @event.listens_for(engine, "checkout")
-    def checkout(
-        connection: DBAPIConnection,
-        entry: ConnectionPoolEntry,
-        _proxy: object,
-    ) -> None:
-        if engine.dialect.name != "postgresql":
-            return
-        idle_since = entry.info.get("idle since", time.monotonic())
-        if _is_suspect(connection) or time.monotonic() - idle_since > PING_AFTER:
-            try:
-                engine.dialect.do_ping(connection)
-            except (engine.dialect.loaded_dbapi.Error, ConnectionError) as error:
-                raise DisconnectionError("died while it was idle") from error
-
-
-{% if cookiecutter.io == 'async' %}
-def _is_suspect(connection: Any) -> bool:
-    # The event loop hears of the end of a connection while nobody uses it.
-    return bool(connection.driver_connection.is_closed())
-{% else %}
-def _is_suspect(connection: Any) -> bool:
-    # An idle connection has nothing to say: what can be read is the server's farewell.
-    if sys.platform == "win32":
-        return bool(select.select([connection], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(0))
-{% endif %}
-
-
-def replace_changed_connections(engine: Engine) -> None:
-    """Replace a connection that is returned in another state than it was made in.
-
-    This sees what needs no round trip. docs/sessions/connection-state.md has the rest.
+    One that died in the pool is replaced before anybody uses it. One that returns in
+    another state than it was made in is replaced as well; this sees what needs no round
+    trip, and docs/sessions/connection-state.md has the rest. Who held one for longer
+    than DATABASE_HELD_WARNING is logged.
     """
     is_postgresql = engine.dialect.name == "postgresql"
     state_of = _postgresql_state if is_postgresql else _sqlite_state
+    longest = settings.database_held_warning or float("inf")
 
     @event.listens_for(engine, "connect")
     def connect(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
@@ -137,17 +89,59 @@ def replace_changed_connections(engine: Engine) -> None:
             # SQLAlchemy does so after AUTOCOMMIT, which is no change then.
             engine.dialect.reset_isolation_level(connection)
         entry.info["state"] = state_of(connection, entry.driver_connection)
+        entry.info["since"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def checkout(
+        connection: DBAPIConnection,
+        entry: ConnectionPoolEntry,
+        _proxy: object,
+    ) -> None:
+        now = time.monotonic()
+        is_suspect = now - entry.info["since"] > PING_AFTER or _is_closed(connection)
+        if is_postgresql and is_suspect:
+            try:
+                engine.dialect.do_ping(connection)
+            except (engine.dialect.loaded_dbapi.Error, ConnectionError) as error:
+                raise DisconnectionError("died while it was idle") from error
+        entry.info["since"] = now
 
     @event.listens_for(engine, "checkin")
     def checkin(
         connection: DBAPIConnection | None,
         entry: ConnectionPoolEntry,
     ) -> None:
-        if connection is None:
+        now = time.monotonic()
+        held, entry.info["since"] = now - entry.info["since"], now
+        if held > longest:
+            logger.warning("connection held for %.1f s by %s", held, current_route())
+        if connection is None or (is_postgresql and _is_closed(connection)):
             return
         if state_of(connection, entry.driver_connection) != entry.info["state"]:
             logger.warning("connection changed by %s; replacing it", current_route())
             entry.invalidate(soft=True)
+
+
+{% if cookiecutter.io == 'async' %}
+def _is_closed(connection: Any) -> bool:
+    # The event loop hears of the end of a connection while nobody uses it.
+    driver = connection.driver_connection
+    if connection._execute_mutex.locked():
+        # Its session has ended while another task was using it: a transaction may be
+        # about to begin. No public name tells.
+        driver.terminate()
+    return bool(driver.is_closed())
+{% else %}
+def _is_closed(connection: Any) -> bool:
+    if connection.closed:
+        return True
+    # An idle connection has nothing to say: what can be read is the server's farewell.
+    if sys.platform == "win32":
+        return bool(select.select([connection], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
+{% endif %}
 
 
 {% if cookiecutter.io == 'async' %}
@@ -186,27 +180,3 @@ def _postgresql_state(_connection: Any, driver: Any) -> tuple[object, ...]:
 def _sqlite_state(_connection: Any, driver: Any) -> tuple[object, ...]:
     # SQLAlchemy leaves "" after AUTOCOMMIT; transactions begin by BEGIN in any case.
     return driver.isolation_level or "", getattr(driver, "autocommit", None)
-
-
-def warn_when_held_long(engine: Engine, settings: Settings) -> None:
-    """Log who held a connection for longer than a setting (S5)."""
-    limit = settings.database_held_warning
-    if not limit:
-        return
-
-    @event.listens_for(engine, "checkout")
-    def checkout(
-        _connection: DBAPIConnection,
-        entry: ConnectionPoolEntry,
-        _proxy: object,
-    ) -> None:
-        entry.info["held since"] = time.monotonic()
-
-    @event.listens_for(engine, "checkin")
-    def checkin(
-        _connection: DBAPIConnection | None,
-        entry: ConnectionPoolEntry,
-    ) -> None:
-        held = time.monotonic() - entry.info.pop("held since", time.monotonic())
-        if held > limit:
-            logger.warning("connection held for %.1f s by %s", held, current_route())

@@ -4,15 +4,16 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 
 {% if cookiecutter.orm == 'sqlmodel' %}
-from sqlalchemy import ColumnElement, inspect, update
+from sqlalchemy import ColumnElement, bindparam, inspect, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.interfaces import ORMOption
 from sqlmodel import select
 {% else %}
-from sqlalchemy import ColumnElement, inspect, select, update
+from sqlalchemy import ColumnElement, bindparam, inspect, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.interfaces import ORMOption
 {% endif %}
@@ -38,7 +39,9 @@ class ReadRepository(Generic[ModelT]):
 
     async def get(self, id: int) -> ModelT | None:
         """Return the row with this id, if there is one."""
-        return await self.session.get(self.model, id, options=self.loads)
+        result = await self.session.scalars(self._by_id(), params={"id": id})
+        found: ModelT | None = result.unique().one_or_none()
+        return found
 
     async def list(
         self,
@@ -52,6 +55,13 @@ class ReadRepository(Generic[ModelT]):
         query = query.order_by(*primary_key).limit(limit).offset(offset)
         result = await self.session.scalars(query)
         return result.unique().all()
+
+    @classmethod
+    @cache
+    def _by_id(cls) -> Any:
+        # Built once a class: `session.get` builds it each time.
+        (key,) = inspect(cls.model).primary_key
+        return select(cls.model).where(key == bindparam("id")).options(*cls.loads)
 
     @asynccontextmanager
     async def batches(

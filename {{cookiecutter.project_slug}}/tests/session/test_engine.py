@@ -161,7 +161,7 @@ async def test_a_killed_connection_fails_nobody(
     if notes_settings.is_sqlite:
         pytest.skip(only_postgresql)
     if not is_noticed:
-        monkeypatch.setattr(pool, "_is_suspect", lambda _: False)
+        monkeypatch.setattr(pool, "_is_closed", lambda _: False)
         monkeypatch.setattr(pool, "PING_AFTER", -1)
     async with database.write() as killer:
         # It begins first: a pooler gives the other another connection.
