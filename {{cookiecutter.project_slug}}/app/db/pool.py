@@ -98,8 +98,8 @@ def watch_connections(engine: Engine, settings: Settings) -> None:
         _proxy: object,
     ) -> None:
         now = time.monotonic()
-        is_suspect = now - entry.info["since"] > PING_AFTER or _is_closed(connection)
-        if is_postgresql and is_suspect:
+        idle = now - entry.info["since"]
+        if is_postgresql and (idle > PING_AFTER or _is_closed(connection)):
             try:
                 engine.dialect.do_ping(connection)
             except (engine.dialect.loaded_dbapi.Error, ConnectionError) as error:
