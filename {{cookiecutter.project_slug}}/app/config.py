@@ -49,7 +49,7 @@ def parse_url(text: str) -> URL:
 
 
 class Settings(BaseSettings):
-    """What can be set. The README has a line for each."""
+    """What can be set. docs/settings.md has a line for each."""
 
     model_config = SettingsConfigDict(
         env_file=ROOT / ".env", extra="ignore", hide_input_in_errors=True

@@ -68,7 +68,7 @@ def serve(app: FastAPI, tables: list[Table]) -> Iterator[TestClient]:
 
 
 def clean_up(app: FastAPI, client: TestClient, tables: list[Table]) -> None:
-    """See that no connection leaks (S5), and empty the tables."""
+    """Fail if a connection leaked, and empty the tables."""
     database = app.state.database
     assert call(client, count_leaks, database) == 0, "a connection leaked"
     call(client, empty_tables, database, tables)

@@ -1,4 +1,4 @@
-"""Errors have one shape, and say nothing that is not for the client (S18)."""
+"""Errors have one shape, and tell clients no SQL, host name or traceback."""
 
 import logging
 

@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""Engines and their pools, made from the settings (S6, S14)."""
+"""Engines and their pools, made from the settings."""
 
 from typing import Any
 

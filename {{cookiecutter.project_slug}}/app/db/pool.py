@@ -27,7 +27,7 @@ PING_AFTER = 30
 def connect_in_time(
     engine: Engine, settings: Settings, servers: list[dict[str, Any]]
 ) -> None:
-    """Connect within the timeout and within what waiting for a place has left.
+    """Connect within the timeout and within what waiting for a slot has left.
 
     `servers` are the driver's arguments for each server to try, in turn; they share
     the time.
@@ -189,7 +189,7 @@ def _sqlite_state(_connection: Any, driver: Any) -> tuple[object, ...]:
 
 
 def warn_when_held_long(engine: Engine, settings: Settings) -> None:
-    """Log who held a connection for longer than a setting (S5)."""
+    """Log which route held a connection for longer than DATABASE_HELD_WARNING."""
     limit = settings.database_held_warning
     if not limit:
         return

@@ -1,4 +1,4 @@
-"""A full pool delays, then refuses, and recovers (S15). It has two slots here."""
+"""A full pool delays, then refuses, and recovers. It has two slots here."""
 
 import json
 import time

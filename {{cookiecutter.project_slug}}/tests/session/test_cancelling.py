@@ -1,4 +1,4 @@
-"""What is cancelled saves nothing, and leaves nothing behind (S3, S5)."""
+"""A cancelled transaction saves nothing, and leaks no connection."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator

@@ -1,4 +1,4 @@
-"""Where a transaction ends, and what is left when it ends badly (S1, S3, S4)."""
+"""When a transaction commits, and what is stored when it fails."""
 
 import pytest
 from starlette.testclient import TestClient

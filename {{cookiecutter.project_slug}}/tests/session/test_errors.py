@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""What the client is told about an error of the database, by SQLSTATE (S17)."""
+"""What the client is told about a database error, by SQLSTATE."""
 
 import socket
 {% if cookiecutter.io == 'async' %}

@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""Sessions give back what they took, however they end (S5)."""
+"""Sessions give back their connections, however they end."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Between two units, an endpoint that waits for others holds nothing (S15)."""
+"""Between two transactions, an endpoint holds neither slot nor connection."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

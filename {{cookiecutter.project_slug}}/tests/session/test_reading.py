@@ -1,4 +1,4 @@
-"""Sessions that only read (S7)."""
+"""Sessions that only read: the database refuses their writes."""
 
 import pytest
 from starlette.testclient import TestClient

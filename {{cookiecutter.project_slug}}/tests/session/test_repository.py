@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""The generic repository, and savepoints (S11)."""
+"""The generic repository, and savepoints."""
 
 import pytest
 {% if cookiecutter.io == 'async' %}

@@ -1,4 +1,4 @@
-"""Streams have a session of their own, for as long as they last (S13)."""
+"""Streams have a session of their own, for as long as they last."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""A transaction may have timeouts of its own, which end with it (S10)."""
+"""A transaction may have timeouts of its own, which end with it."""
 
 import time
 from collections.abc import AsyncIterator
