@@ -1,4 +1,4 @@
-"""What happens to a connection on its way into the pool and out of it."""
+"""What happens to a connection when it is made, checked out and returned."""
 
 {% if cookiecutter.io == 'sync' %}
 import math
@@ -19,8 +19,8 @@ from app.db.admission import connect_timeout
 from app.db.errors import DatabaseUnavailableError
 from app.logs import logger
 
-# A connection that was idle for so many seconds is asked whether it is alive; a
-# ping at every checkout would double the cost of a read.
+# Only a connection that was idle for so many seconds is pinged at checkout: pinging
+# each time would double the cost of a read.
 PING_AFTER = 30
 
 
@@ -110,11 +110,11 @@ def replace_dead_connections(engine: Engine) -> None:
 
 {% if cookiecutter.io == 'async' %}
 def _is_suspect(connection: Any) -> bool:
-    # The event loop hears of the end of a connection while nobody uses it.
+    # The event loop notices the end of a connection while nobody uses it.
     return bool(connection.driver_connection.is_closed())
 {% else %}
 def _is_suspect(connection: Any) -> bool:
-    # An idle connection has nothing to say: what can be read is the server's farewell.
+    # An idle connection receives nothing but the server's last message.
     if sys.platform == "win32":
         return bool(select.select([connection], [], [], 0)[0])
     poll = select.poll()
@@ -124,9 +124,9 @@ def _is_suspect(connection: Any) -> bool:
 
 
 def replace_changed_connections(engine: Engine) -> None:
-    """Replace a connection that is returned in another state than it was made in.
+    """Replace a connection that is returned with its state changed.
 
-    This sees what needs no round trip. docs/sessions/connection-state.md has the rest.
+    It checks what needs no round trip; docs/sessions/connection-state.md has the rest.
     """
     is_postgresql = engine.dialect.name == "postgresql"
     state_of = _postgresql_state if is_postgresql else _sqlite_state

@@ -112,8 +112,8 @@ class Repository(ReadRepository[ModelT]):
     ) -> tuple[ModelT, bool]:
         """Return the row with this unique key, and whether it was made just now.
 
-        Two who create the same row at once both get it: the loser's INSERT fails
-        inside a savepoint, and the transaction goes on.
+        Two transactions that create the same row both get it: the later INSERT fails
+        inside a savepoint, and its transaction goes on.
         """
         found = await self._find(key)
         if found is not None:
