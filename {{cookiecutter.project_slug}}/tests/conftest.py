@@ -31,7 +31,7 @@ from tests.support import (
 SERVER_URL = os.environ.get("TEST_DATABASE_URL")
 DATABASES = ["sqlite", "postgresql"] if SERVER_URL else ["sqlite"]
 
-# The apps that run at the moment, each with the tables to empty after a test.
+# The running apps, each with the tables to empty after a test.
 running: list[tuple[FastAPI, TestClient, list[Table]]] = []
 
 

@@ -43,7 +43,7 @@ def test_a_method_that_is_not_allowed_names_those_that_are(client: TestClient) -
     assert client.delete("/health/live").headers["Allow"] == "GET"
 
 
-def test_every_answer_has_the_request_id(client: TestClient) -> None:
+def test_every_response_has_the_request_id(client: TestClient) -> None:
     for path in ("/health/live", "/nothing/here"):
         given = client.get(path, headers={"X-Request-ID": "my-id.1"})
         assert given.headers["X-Request-ID"] == "my-id.1"

@@ -102,7 +102,7 @@ def test_the_gauges_are_metrics(full_pool: TestClient) -> None:
     assert (found["read"]["checked_out"], found["write"]["checked_out"]) == (2, 0)
 
 
-def test_whoever_waits_gets_the_place_that_becomes_free(full_pool: TestClient) -> None:
+def test_waiting_requests_get_the_slots_that_become_free(full_pool: TestClient) -> None:
     answers: list[Response] = []
 
     def wait() -> None:
@@ -115,7 +115,7 @@ def test_whoever_waits_gets_the_place_that_becomes_free(full_pool: TestClient) -
     assert [answer.status_code for answer in answers] == [200] * 9
 
 
-def test_who_reads_alone_waits_for_a_place_and_gives_it_back(
+def test_run_read_waits_for_a_slot_and_gives_it_back(
     full_pool: TestClient,
 ) -> None:
     counts: list[int] = []
@@ -133,7 +133,7 @@ def test_who_reads_alone_waits_for_a_place_and_gives_it_back(
     assert counts == [0]
 
 
-async def test_draining_waits_for_those_inside_and_admits_no_more() -> None:
+async def test_draining_waits_for_held_slots_and_admits_no_more() -> None:
     admission = Admission(1, timeout=0.1)
     drained = anyio.Event()
 

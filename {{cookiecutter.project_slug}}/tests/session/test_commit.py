@@ -14,7 +14,7 @@ def count(probe: TestClient) -> int:
     return int(answer.text)
 
 
-def test_a_saved_note_is_there_for_everybody(probe: TestClient) -> None:
+def test_a_created_note_can_be_read_at_once(probe: TestClient) -> None:
     for number in range(60):
         answer = probe.post("/notes", json={"text": f"note {number}"})
         assert answer.status_code == 201
@@ -42,7 +42,7 @@ def test_a_failed_commit_starts_no_background_task(probe: TestClient) -> None:
 
 
 @pytest.mark.parametrize("status", [404, 499, 503])
-def test_an_exception_inside_a_unit_saves_nothing(
+def test_an_exception_in_a_service_saves_nothing(
     probe: TestClient, status: int
 ) -> None:
     answer = probe.post(f"/notes/raise/{status}", json={})
@@ -50,7 +50,7 @@ def test_an_exception_inside_a_unit_saves_nothing(
     assert count(probe) == 0
 
 
-def test_a_bug_inside_a_unit_saves_nothing(
+def test_a_bug_in_a_service_saves_nothing(
     probe: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = probe.post("/notes/raise/0", json={})
@@ -62,7 +62,7 @@ def test_a_bug_inside_a_unit_saves_nothing(
 
 
 @pytest.mark.parametrize("status", [400, 409, 500])
-def test_a_returned_error_saves_nothing_undecided(
+def test_a_returned_error_rolls_back_what_is_uncommitted(
     probe: TestClient, status: int
 ) -> None:
     answer = probe.post(f"/notes/undecided/{status}", json={})
@@ -70,30 +70,30 @@ def test_a_returned_error_saves_nothing_undecided(
     assert count(probe) == 0
 
 
-def test_what_goes_on_after_a_failed_statement_is_not_taken_for_saved(
+def test_a_commit_after_a_failed_statement_is_an_error(
     probe: TestClient,
 ) -> None:
     answer = probe.post("/notes/careless?in_savepoint=false", json={})
     assert answer.status_code == 500
     assert count(probe) == 0
-    # A savepoint makes it good, and no connection has suffered.
+    # Rolling back to a savepoint clears it, and the connection stays usable.
     answer = probe.post("/notes/careless?in_savepoint=true", json={})
     assert answer.status_code == 201
     assert count(probe) == 1
 
 
 {% if cookiecutter.commit == 'auto' and cookiecutter.pattern == 'repository' %}
-def test_the_session_commits_what_nobody_else_has(probe: TestClient) -> None:
+def test_the_dependency_commits(probe: TestClient) -> None:
     assert probe.post("/notes/undecided/200", json={}).status_code == 200
     assert count(probe) == 1
 
 
-def test_the_session_commits_what_was_not_even_sent(probe: TestClient) -> None:
+def test_the_dependency_commits_what_was_not_flushed(probe: TestClient) -> None:
     assert probe.post("/notes/pending", json={}).status_code == 201
     assert count(probe) == 1
 
 
-def test_the_request_is_the_unit(probe: TestClient) -> None:
+def test_the_request_is_the_transaction(probe: TestClient) -> None:
     assert probe.post("/notes/then-raise/418", json={}).status_code == 418
     assert probe.post("/notes/invalid-response", json={}).status_code == 500
     assert count(probe) == 0
@@ -119,6 +119,6 @@ def test_what_was_committed_before_an_error_stays(probe: TestClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/notes/undone", "/notes/savepoint-only"])
-def test_what_was_taken_back_is_not_forgotten(probe: TestClient, path: str) -> None:
+def test_rolled_back_changes_are_not_forgotten(probe: TestClient, path: str) -> None:
     assert probe.post(path, json={}).status_code == 201
     assert count(probe) == 0

@@ -74,13 +74,13 @@ def test_a_lost_connection_is_unavailable_whatever_the_sqlstate() -> None:
     assert errors.to_problem(ConnectionResetError()) is errors.FAILED, "whose is it?"
 
 
-def test_a_commit_with_unknown_outcome_invites_no_retry() -> None:
+def test_a_commit_with_unknown_outcome_has_no_retry_after() -> None:
     outcome = errors.to_problem(errors.CommitOutcomeUnknownError())
     assert (outcome.status, outcome.type) == (503, "commit-outcome-unknown")
     assert outcome.retry_after is None
 
 
-def test_a_waiting_pool_is_exhausted() -> None:
+def test_a_pool_timeout_is_pool_exhausted() -> None:
     assert errors.to_problem(exc.TimeoutError()) is errors.EXHAUSTED
     assert errors.to_problem(errors.PoolExhaustedError()) is errors.EXHAUSTED
 
@@ -94,7 +94,7 @@ def test_a_waiting_pool_is_exhausted() -> None:
         ({"text": "orphan", "parent_id": 1_000_000}, 409, "reference-conflict"),
     ],
 )
-def test_constraints_answer_without_a_word_of_sql(
+def test_violated_constraints_are_problems_without_sql(
     probe: TestClient, body: dict[str, object], status: int, type: str
 ) -> None:
     assert probe.post("/notes", json={"text": "taken"}).status_code == 201
@@ -189,7 +189,7 @@ def unreachable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Test
     with TestClient(create_app(make_settings(url))) as client:
         yield client
 {% if cookiecutter.io == 'async' %}
-        # Having failed to connect, aiosqlite's thread still has a word for the loop.
+        # After a failed connect, aiosqlite's thread still calls the event loop.
         for thread in {*threading.enumerate()} - others:
             if "_connection_worker_thread" in thread.name:
                 thread.join(timeout=5)
