@@ -66,7 +66,7 @@ def connect_in_time(
                 failure = error
             else:
                 if failure:
-                    logger.info("connected to the next host, %s: %r", server, failure)
+                    logger.info("fell back to %s: %r", server, failure)
                 return connection
         raise DatabaseUnavailableError("cannot connect") from failure
 
