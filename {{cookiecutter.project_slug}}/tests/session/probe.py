@@ -279,7 +279,7 @@ async def undo_savepoint(db: WriteDep, note: NoteIn) -> None:
 
 
 @router.post("/invalid-response", response_model=NoteOut)
-async def answer_nonsense(db: WriteDep, note: NoteIn) -> str:
+async def respond_with_nonsense(db: WriteDep, note: NoteIn) -> str:
     """Save a note, and return what the schema forbids."""
     async with unit(db) as session:
         await add(session, note)

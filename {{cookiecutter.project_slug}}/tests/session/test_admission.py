@@ -59,11 +59,11 @@ def database_of(client: TestClient) -> Database:
 
 def test_waiting_ends_with_503_within_the_pool_timeout(full_pool: TestClient) -> None:
     start = time.monotonic()
-    answers = at_once(lambda _: full_pool.get("/notes"), 60)
+    responses = at_once(lambda _: full_pool.get("/notes"), 60)
     assert time.monotonic() - start < 5
-    assert {answer.status_code for answer in answers} == {503}
-    assert {answer.json()["type"] for answer in answers} == {"pool-exhausted"}
-    assert all(answer.headers["Retry-After"].isdecimal() for answer in answers)
+    assert {response.status_code for response in responses} == {503}
+    assert {response.json()["type"] for response in responses} == {"pool-exhausted"}
+    assert all(response.headers["Retry-After"].isdecimal() for response in responses)
 
 
 def test_waiting_holds_up_neither_writing_nor_health(full_pool: TestClient) -> None:
@@ -103,16 +103,16 @@ def test_the_gauges_are_metrics(full_pool: TestClient) -> None:
 
 
 def test_waiting_requests_get_the_slots_that_become_free(full_pool: TestClient) -> None:
-    answers: list[Response] = []
+    responses: list[Response] = []
 
     def wait() -> None:
-        answers.extend(at_once(lambda _: full_pool.get("/notes"), 9))
+        responses.extend(at_once(lambda _: full_pool.get("/notes"), 9))
 
     waiting = Thread(target=wait)
     waiting.start()
     notes.gate.set()
     waiting.join()
-    assert [answer.status_code for answer in answers] == [200] * 9
+    assert [response.status_code for response in responses] == [200] * 9
 
 
 def test_run_read_waits_for_a_slot_and_gives_it_back(

@@ -9,22 +9,22 @@ UNKNOWN_PARENT = {"text": "orphan", "parent_id": 1_000_000}
 
 
 def count(probe: TestClient) -> int:
-    answer = probe.get("/notes")
-    assert answer.status_code == 200
-    return int(answer.text)
+    response = probe.get("/notes")
+    assert response.status_code == 200
+    return int(response.text)
 
 
 def test_a_created_note_can_be_read_at_once(probe: TestClient) -> None:
     for number in range(60):
-        answer = probe.post("/notes", json={"text": f"note {number}"})
-        assert answer.status_code == 201
+        response = probe.post("/notes", json={"text": f"note {number}"})
+        assert response.status_code == 201
         assert count(probe) == number + 1
 
 
 def test_a_failed_commit_is_an_error_and_stores_nothing(probe: TestClient) -> None:
-    answer = probe.post("/notes", json=UNKNOWN_PARENT)
-    assert answer.status_code == 409
-    assert answer.json()["type"] == "reference-conflict"
+    response = probe.post("/notes", json=UNKNOWN_PARENT)
+    assert response.status_code == 409
+    assert response.json()["type"] == "reference-conflict"
     assert count(probe) == 0
 
 
@@ -36,8 +36,8 @@ def test_background_tasks_begin_after_the_commit(probe: TestClient) -> None:
 
 def test_a_failed_commit_starts_no_background_task(probe: TestClient) -> None:
     notes.seen.clear()
-    answer = probe.post("/notes/background", json=UNKNOWN_PARENT)
-    assert answer.status_code == 409
+    response = probe.post("/notes/background", json=UNKNOWN_PARENT)
+    assert response.status_code == 409
     assert notes.seen == []
 
 
@@ -45,19 +45,19 @@ def test_a_failed_commit_starts_no_background_task(probe: TestClient) -> None:
 def test_an_exception_in_a_service_saves_nothing(
     probe: TestClient, status: int
 ) -> None:
-    answer = probe.post(f"/notes/raise/{status}", json={})
-    assert answer.status_code == status
+    response = probe.post(f"/notes/raise/{status}", json={})
+    assert response.status_code == status
     assert count(probe) == 0
 
 
 def test_a_bug_in_a_service_saves_nothing(
     probe: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = probe.post("/notes/raise/0", json={})
+    response = probe.post("/notes/raise/0", json={})
     assert "RuntimeError: a bug" in caplog.text
-    assert answer.status_code == 500
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert "a bug" not in answer.text
+    assert response.status_code == 500
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert "a bug" not in response.text
     assert count(probe) == 0
 
 
@@ -65,20 +65,20 @@ def test_a_bug_in_a_service_saves_nothing(
 def test_a_returned_error_rolls_back_what_is_uncommitted(
     probe: TestClient, status: int
 ) -> None:
-    answer = probe.post(f"/notes/undecided/{status}", json={})
-    assert answer.status_code == status
+    response = probe.post(f"/notes/undecided/{status}", json={})
+    assert response.status_code == status
     assert count(probe) == 0
 
 
 def test_a_commit_after_a_failed_statement_is_an_error(
     probe: TestClient,
 ) -> None:
-    answer = probe.post("/notes/careless?in_savepoint=false", json={})
-    assert answer.status_code == 500
+    response = probe.post("/notes/careless?in_savepoint=false", json={})
+    assert response.status_code == 500
     assert count(probe) == 0
     # Rolling back to a savepoint clears it, and the connection stays usable.
-    answer = probe.post("/notes/careless?in_savepoint=true", json={})
-    assert answer.status_code == 201
+    response = probe.post("/notes/careless?in_savepoint=true", json={})
+    assert response.status_code == 201
     assert count(probe) == 1
 
 
@@ -103,8 +103,8 @@ def test_a_forgotten_commit_is_loud(
     probe: TestClient, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
     with caplog.at_level("ERROR", "app"):
-        answer = probe.post(path, json={})
-    assert answer.status_code == 500
+        response = probe.post(path, json={})
+    assert response.status_code == 500
     route = path.replace("200", "{status}")
     assert f"POST {route}" in caplog.text
     assert count(probe) == 0
