@@ -61,7 +61,7 @@ class Admission:
         connect_timeout.set(left)
 
     async def drain(self, seconds: float) -> None:
-        """Wait until nobody holds a slot, at most `seconds`; admit no more."""
+        """Wait until all slots are free, at most `seconds`; admit no more."""
         with move_on_after(seconds):
             for _ in range(self._size):
                 await self._slots.acquire()

@@ -24,7 +24,7 @@ from app.db.engine import make_engine
 from app.db.session import ONE_STATEMENT, ReadSession, WriteSession
 
 # Objects stay readable after the commit, and a session that is closed raises when it
-# is used again, instead of taking a connection that nobody gives back.
+# is used again, instead of leaking a connection.
 _OPTIONS: dict[str, Any] = {"expire_on_commit": False, "close_resets_only": False}
 # A readiness check ends soon, one way or the other.
 _READINESS: dict[str, Any] = {

@@ -26,7 +26,7 @@ class ReadRepository(Generic[ModelT]):
     """Reads models of one class; a subclass names it in `model`.
 
     `loads` says which relationships are read along, as `selectinload(Order.items)`.
-    Touching another raises `LazyLoadError`.
+    Reading another one raises `LazyLoadError`.
     """
 
     model: type[ModelT]
@@ -84,7 +84,7 @@ class Repository(ReadRepository[ModelT]):
         super().__init__(session)
 
     async def lock(self, id: int) -> ModelT | None:
-        """Return the row, which nobody else changes until the transaction ends.
+        """Return the row, locked until the transaction ends.
 
         What `loads` says is read after the lock, so it has to be `selectinload`.
         """
@@ -96,7 +96,7 @@ class Repository(ReadRepository[ModelT]):
         )
 
     async def add(self, instance: ModelT) -> ModelT:
-        """Add `instance` and send it, so that it has its id and its defaults.
+        """Add `instance` and flush, so that it has its id and its defaults.
 
         Raises `sqlalchemy.exc.IntegrityError` if it breaks a constraint.
         """
@@ -134,7 +134,7 @@ class Repository(ReadRepository[ModelT]):
         return count
 
     async def update(self, instance: ModelT, values: Mapping[str, Any]) -> ModelT:
-        """Set `values` in `instance` and send them.
+        """Set `values` in `instance` and flush.
 
         Raises `sqlalchemy.exc.IntegrityError` if they break a constraint,
         `DetachedObjectError` if `instance` is not the session's.

@@ -103,7 +103,7 @@ class WriteSession(ReadSession):
     """A session for writing. It saves only what is committed."""
 
     left_undecided = False
-    """Whether a unit of work ended with changes that nobody had committed."""
+    """Whether a unit of work ended with uncommitted changes."""
 
     async def __aexit__(self, exc_type: Any, exc: Any, traceback: Any) -> None:
         is_forgotten = exc_type is None and (self.left_undecided or self.has_changes)
