@@ -28,7 +28,7 @@ the others be kept. The code is the asynchronous one with SQLAlchemy; the sync o
 no `async` and no `await`.
 
 What holds in all four: the client hears of success after the COMMIT, never before; a
-COMMIT that fails is an error answer, and stores nothing; nothing leaks, whatever
+COMMIT that fails is an error response, and stores nothing; nothing leaks, whatever
 happens.
 
 (`docs/build.py` takes this page from rendered projects.)

@@ -129,3 +129,23 @@ def test_the_page_of_commits_is_what_is_rendered(bake: Bakery) -> None:
     script = runpy.run_path(str(ROOT / "docs" / "build.py"))
     page: str = script["page"](bake)
     assert page == script["PAGE"].read_text(encoding="utf-8"), "run docs/build.py"
+
+
+def test_the_tests_that_the_rules_name_exist(bake: Bakery) -> None:
+    text = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
+    ours = {
+        path.relative_to(ROOT / "tests").as_posix()
+        for path in ROOT.glob("tests/**/*.py")
+    }
+    theirs = {
+        name.removeprefix("tests/")
+        for answers in EXTREMES
+        for name in files_in(bake(**answers, example=True))
+    }
+    for row in re.findall(r"^\| S\d+ \|.+$", text, re.M):
+        *_, project, template, _ = row.split("|")
+        assert {*re.findall("`(.+?)`", project)} - theirs == set(), row
+        assert {*re.findall("`(.+?)`", template)} - ours == set(), row
+    session = {name for name in theirs if name.startswith("session/test_")}
+    attacks = {name for name in ours if name.startswith("attacks/test_")}
+    assert [name for name in sorted(session | attacks) if name not in text] == []

@@ -1,4 +1,4 @@
-"""What a collector of OpenTelemetry hears of a service's pools (S16)."""
+"""What a collector of OpenTelemetry hears of a service's pools."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ PRODUCT = (
 READS = ["/products/1", "/products", "/users/me", "/health/database"]
 READS += ["/products/export"]  # Last, as it gives its connection back last.
 READ_ONLY = "25006"
-FALLS_BACK = "connected to the next host"
+FALLS_BACK = "fell back to"
 # The service's own, and when they were last used.
 CONNECTIONS = f"""
 SELECT pid, query_start FROM pg_stat_activity

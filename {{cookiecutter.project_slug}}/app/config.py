@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT: dict[str, Any] = PYPROJECT["project"]
 
-# What a server of several hosts is to be, as drivers name it.
+# Values of target_session_attrs that both drivers know.
 ROLES = {"any", "read-write", "read-only", "primary", "standby", "prefer-standby"}
 _SEVERAL_HOSTS = re.compile(r"(postgres[^/]*://(?:[^@/]*@)?)([^@/?]*,[^@/?]*)([/?].*)?")
 
@@ -31,9 +31,9 @@ Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 
 
 def parse_url(text: str) -> URL:
-    """Return a URL. Several hosts, unknown to SQLAlchemy, go into its query: libpq's.
+    """Return a URL; several hosts go into its query, as SQLAlchemy knows only one.
 
-    Raises `ValueError` if it is none.
+    Raises `ValueError` if `text` is not a database URL.
     """
     try:
         if not (match := _SEVERAL_HOSTS.fullmatch(text)):
@@ -49,7 +49,7 @@ def parse_url(text: str) -> URL:
 
 
 class Settings(BaseSettings):
-    """What can be set. The README has a line for each."""
+    """What can be set. docs/settings.md has a line for each."""
 
     model_config = SettingsConfigDict(
         env_file=ROOT / ".env", extra="ignore", hide_input_in_errors=True
@@ -168,7 +168,7 @@ def load_settings() -> Settings:
         lines = [
             ": ".join([*map(str.upper, map(str, e["loc"])), e["msg"]])
             for e in error.errors(include_input=False, include_url=False)
-            if e["type"] != "default_factory_not_called"  # for another mistake's sake
+            if e["type"] != "default_factory_not_called"  # follows from another mistake
         ]
         message = "; ".join(lines).replace("Value error, ", "")
         raise SystemExit(f"Wrong settings. {message}") from None

@@ -27,7 +27,7 @@ def current_route() -> str:
 
 
 def is_in_endpoint() -> bool:
-    """Whether the request's endpoint is still at work: it has not returned yet."""
+    """Whether the request's endpoint has not returned yet."""
     scope = request_scope.get()
     return scope is not None and "status_code" not in scope["state"]
 

@@ -1,4 +1,4 @@
-"""Which session an endpoint gets: every alias in one place, one kind an endpoint.
+"""Which session an endpoint gets: every alias, of which an endpoint takes one.
 
 `ReadDep` runs one reading statement, `SnapshotDep` several that see the same state,
 `StreamDep` lives as long as the response. `WriteDep`: see `app/transaction.py`.
@@ -92,7 +92,7 @@ SnapshotDep = Annotated[ReadSession, Depends(get_snapshot, scope="function")]
 # Streams use FastAPI's default: they never commit.
 StreamDep = Annotated[ReadSession, Depends(get_stream_session, scope="request")]
 
-# Each kind by what gives it: its alias, and the scope that the alias has.
+# The dependency of each kind, with its alias and the scope of that.
 KINDS = {
     get_transaction: ("WriteDep", "function"),
     get_read_session: ("ReadDep", "function"),
@@ -102,7 +102,7 @@ KINDS = {
 
 
 def check_routes(app: FastAPI) -> None:
-    """Raise `RouteError` if an endpoint of `app` uses sessions as it cannot work."""
+    """Raise `RouteError` if an endpoint of `app` uses sessions wrongly."""
     for route in iter_route_contexts(app.routes):
         dependant: Dependant | None = getattr(route, "dependant", None)
         if dependant is not None:
@@ -137,8 +137,8 @@ def _check(route: str, endpoint: Dependant, *, is_socket: bool) -> None:
         if takes_session and inspect.iscoroutinefunction(function):
             name = getattr(function, "__name__", "")
             raise RouteError(
-                f"{route} uses its session in `async def {name}`, which stops all "
-                f"requests while the database works: write `def {name}`"
+                f"{route} uses its session in `async def {name}`, which blocks "
+                f"all requests while the database works: write `def {name}`"
             )
 {% endif %}
 

@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""Is the process alive, may it get traffic, and how is its database?"""
+"""Liveness, readiness, and the gauges of the database."""
 
 import time
 {% if cookiecutter.io == 'async' %}
@@ -29,7 +29,7 @@ PATIENCE = 4
 
 
 class NotReadyError(ProblemError):
-    """The process is not to get traffic."""
+    """The process must not get traffic."""
 
     status = 503
     type = "not-ready"
@@ -43,7 +43,7 @@ class Health(BaseModel):
 
 
 class DatabaseHealth(Health):
-    """The connections of both pools together, and who waits for one."""
+    """The connections of both pools together, and the requests that wait for one."""
 
     size: int
     checked_in: int
@@ -55,9 +55,9 @@ class DatabaseHealth(Health):
 
 @router.get("/ready", responses=problem_responses())
 async def ready(request: Request) -> Health:
-    """Answer if the database does, and has seen all migrations.
+    """Respond with 200 if the database responds and all migrations are applied.
 
-    This takes a connection of its own: full pools are no reason to stop traffic.
+    This has a connection of its own: full pools are no reason to stop traffic.
     """
     query = text("SELECT version_num FROM alembic_version")
     engine = get_database(request).readiness_engine
@@ -71,7 +71,7 @@ async def ready(request: Request) -> Health:
             revision = connection.scalar(query)
     except (DatabaseUnavailableError, SQLAlchemyError) as error:
 {% endif %}
-        raise NotReadyError("The database does not answer, or is empty.") from error
+        raise NotReadyError("The database does not respond, or is empty.") from error
     # A revision that is unknown here is ready: the next release is being rolled out.
     if revision is None or revision in request.app.state.outdated_revisions:
         raise NotReadyError("Migrations are pending.")
@@ -94,6 +94,6 @@ async def database(request: Request, db: ReadDep) -> DatabaseHealth:
 {% block verbatim %}
 @router.get("/live", responses=problem_responses())
 async def live() -> Health:
-    """Answer as long as the process can: no database, no thread."""
+    """Respond as long as the process can: no database, no thread."""
     return Health()
 {% endblock %}

@@ -30,7 +30,7 @@ from app.users.router import router as users
 from app.users.tokens import Tokens
 {% endif %}
 
-# How long the end of the process waits for requests to give back their connections.
+# How long shutdown waits for requests to give back their connections.
 DRAIN_SECONDS = 5
 
 
@@ -84,7 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["X-Request-ID"],
         )
-    # In the order of their traffic: FastAPI asks one router after the other.
+    # The busiest first: FastAPI tries one router after the other.
 {% if cookiecutter.example %}
     app.include_router(products)
     app.include_router(catalogue.router)

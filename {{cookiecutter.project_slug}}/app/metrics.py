@@ -1,6 +1,6 @@
 """The pools' gauges as OpenTelemetry's metrics, beside FastAPI's own.
 
-Without a meter provider, which FASTAPI_OTEL_AUTO_CONFIGURE sets up, they cost nothing.
+They cost nothing without a meter provider, as FASTAPI_OTEL_AUTO_CONFIGURE sets one up.
 """
 
 from collections.abc import Callable, Iterable

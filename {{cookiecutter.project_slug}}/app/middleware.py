@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, the last answer to an error, a size limit."""
+"""What surrounds every request: its id, the last error handler, a size limit."""
 
 import re
 from asyncio import CancelledError
@@ -18,8 +18,8 @@ _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class RequestMiddleware:
     """Gives the request an id, which the client gets as `X-Request-ID`.
 
-    An exception that nothing else took becomes a 500 here rather than in the server,
-    which would close the connection without a word.
+    An exception that nothing else handles becomes a problem here. The server would only
+    close the connection.
     """
 
     def __init__(self, app: ASGIApp, max_body_size: int) -> None:
@@ -60,7 +60,7 @@ class RequestMiddleware:
             else:
                 await self.app(scope, receive, send_with_id)
         except CancelledError:
-            # At its end, the server waits for requests no longer than it is told to.
+            # The server cancels requests that outlast its graceful-shutdown timeout.
             if not started:
                 response = _shutting_down(scope["path"])
                 await response(scope, receive, send_with_id)

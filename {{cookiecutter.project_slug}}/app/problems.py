@@ -24,12 +24,12 @@ from app.db.errors import (
 from app.logs import logger
 from app.schemas import Problem
 
-# Of a request that does not fit its schema.
+# How many validation errors a response lists.
 MOST_ERRORS = 20
 
 
 class ProblemError(Exception):
-    """Answer a request with a problem; raise it, or a subclass, anywhere.
+    """Raise it, or a subclass, anywhere: the response is a problem.
 
     `detail` is for the client: no SQL, no host name, nothing of another's data.
     """
@@ -44,14 +44,14 @@ class ProblemError(Exception):
 
 
 class UnauthorizedError(ProblemError):
-    """Nobody, or nobody known, is asking."""
+    """The client has not signed in, or not as a known user."""
 
     status = HTTPStatus.UNAUTHORIZED
     headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
 
 
 class NotFoundError(ProblemError):
-    """What was asked for does not exist, or not for this client."""
+    """What the client asks for does not exist, or not for this client."""
 
     status = HTTPStatus.NOT_FOUND
 
@@ -63,7 +63,7 @@ class ConflictError(ProblemError):
 
 
 class UnprocessableError(ProblemError):
-    """The request fits its schema, and makes no sense all the same."""
+    """The request fits its schema, but makes no sense."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
@@ -92,12 +92,12 @@ class ProblemResponse(Response):
             "instance": path,
             **members,
         }
-        # ASCII output: a lone surrogate from the request cannot break the answer.
+        # ASCII output: a lone surrogate from the request cannot break it.
         super().__init__(json.dumps(problem), status, headers)
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Document `statuses`, and those that every endpoint may answer."""
+    """Document `statuses`, and those that every endpoint may respond with."""
     return {
         status: {
             "description": HTTPStatus(status).phrase,
@@ -160,7 +160,7 @@ async def _on_validation_error(
 
 async def _on_database_error(request: Request, error: Exception) -> Response:
     problem = to_problem(error)
-    # "Try again" would be wrong, and "nothing was saved" a lie.
+    # "Try again" would be wrong: something was saved.
     if problem.status > 500 and problem is not UNKNOWN_COMMIT and has_committed():
         problem = FAILED_AFTER_COMMIT
     if problem in {BUSY, EXHAUSTED}:
@@ -181,7 +181,7 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Answer every error that `app` raises with a problem."""
+    """Respond with a problem to every error that `app` raises."""
     app.exception_handler(ProblemError)(_on_problem)
     app.exception_handler(HTTPException)(_on_http_exception)
     app.exception_handler(RequestValidationError)(_on_validation_error)

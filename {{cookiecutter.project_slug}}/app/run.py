@@ -125,11 +125,11 @@ async def run_transaction(
 async def run_serializable(
     database: Database, service: Writing[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """Return `service(transaction, …)`, as if nobody else had been at work meanwhile.
+    """Return `service(transaction, …)`, as if no other transaction ran meanwhile.
 
     After a serialization conflict, all of it runs again in a new session, until
     DATABASE_RETRY_DEADLINE: so it must do nothing but work with its transaction. It
-    is not retried when something was committed, or nobody knows whether it was.
+    is not retried after a COMMIT, whether that succeeded or its outcome is unknown.
     """
     transactions: list[Transaction] = []
     name = getattr(service, "__qualname__", repr(service))
@@ -175,7 +175,7 @@ async def run_in_background(
 ) -> None:
     """Run a service after the response.
 
-    `tasks.add_task(run_in_background, database, service, order_id)`: nobody waits for
+    `tasks.add_task(run_in_background, database, service, order_id)`. Nobody waits for
     it, so an error is logged. Pass ids rather than objects.
     """
     try:

@@ -42,7 +42,7 @@ def _storable(text: str) -> str:
 
 
 def _plain_digits(value: Any) -> Any:
-    # Otherwise "+1", "1_0" and "1.0" would be other names of the same thing.
+    # Otherwise "+1", "1_0" and "1.0" would be paths of the same thing.
     if isinstance(value, str) and not (value.isascii() and value.isdecimal()):
         raise ValueError("must consist of digits")
     return value
@@ -61,7 +61,7 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def refuse_unknown_fields(cls, data: Any) -> Any:
-        """Raise one error, whatever their number: the answer is as short as that."""
+        """Raise one error, whatever their number: so the response stays short."""
         if isinstance(data, dict) and not data.keys() <= cls.model_fields.keys():
             known = ", ".join(cls.model_fields)
             raise ValueError(f"must have no other fields than {known}")

@@ -31,8 +31,8 @@ class TooOldError(ProblemError):
 class JsonLines(StreamingResponse):
     """A stream of JSON objects, one a line, that ends within DATABASE_STREAM_TIMEOUT.
 
-    After an error, or the timeout, the connection is cut without the final chunk: who
-    has received a complete body has received complete data.
+    After an error, or the timeout, the connection is cut without the final chunk: a
+    complete body is complete data.
     """
 
     media_type = "application/x-ndjson"
@@ -57,7 +57,7 @@ class JsonLines(StreamingResponse):
         self.timeout = get_database(request).stream_timeout
 
     async def stream_response(self, send: Send) -> None:
-        """Send everything, or raise `TimeoutError`; and let go of the database."""
+        """Send everything, or raise `TimeoutError`; then give the connection back."""
 {% if cookiecutter.io == 'async' %}
         # Task groups cancel at every await, which would interrupt returning the
         # connection; a separate task is cancelled once.

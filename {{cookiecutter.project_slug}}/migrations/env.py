@@ -19,8 +19,8 @@ from app.db.engine import make_engine
 # tables of the others.
 import_models()
 
-# A migration may take its time, but it does not make the others queue behind it for
-# a lock: it gives up after DATABASE_LOCK_TIMEOUT, and you run it again.
+# A migration may take its time, but while it waits for a lock, requests queue behind
+# it: so it gives up after DATABASE_LOCK_TIMEOUT, and you run it again.
 CHANGED: dict[str, Any] = {
     "database_statement_timeout": 0,
     "database_idle_in_transaction_timeout": 0,

@@ -1,1 +1,1 @@
-"""The service's tests: features here, the rules of the session layer in `session`."""
+"""The service's tests: features here, the session layer in `session`."""

@@ -31,7 +31,7 @@ from tests.support import (
 SERVER_URL = os.environ.get("TEST_DATABASE_URL")
 DATABASES = ["sqlite", "postgresql"] if SERVER_URL else ["sqlite"]
 
-# The apps that run at the moment, each with the tables to empty after a test.
+# The running apps, each with the tables to empty after a test.
 running: list[tuple[FastAPI, TestClient, list[Table]]] = []
 
 
@@ -68,7 +68,7 @@ def serve(app: FastAPI, tables: list[Table]) -> Iterator[TestClient]:
 
 
 def clean_up(app: FastAPI, client: TestClient, tables: list[Table]) -> None:
-    """See that no connection leaks (S5), and empty the tables."""
+    """Fail if a connection leaked, and empty the tables."""
     database = app.state.database
     assert call(client, count_leaks, database) == 0, "a connection leaked"
     call(client, empty_tables, database, tables)

@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""What the tests do with a database behind the app's back."""
+"""What the tests do with a database, past the app."""
 
 {% if cookiecutter.io == 'async' %}
 import asyncio

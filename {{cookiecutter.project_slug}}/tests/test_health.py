@@ -13,13 +13,13 @@ from tests.support import make_settings
 
 
 def test_the_process_is_alive(client: TestClient) -> None:
-    answer = client.get("/health/live")
-    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    response = client.get("/health/live")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
 
 def test_a_migrated_database_is_ready(client: TestClient) -> None:
-    answer = client.get("/health/ready")
-    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    response = client.get("/health/ready")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
 
 def test_pending_migrations_are_not_ready(
@@ -29,10 +29,10 @@ def test_pending_migrations_are_not_ready(
     assert isinstance(app, FastAPI)
     head = ScriptDirectory.from_config(alembic_config(settings)).get_current_head()
     app.state.outdated_revisions.add(head)
-    answer = client.get("/health/ready")
+    response = client.get("/health/ready")
     app.state.outdated_revisions.remove(head)
-    assert (answer.status_code, answer.json()["type"]) == (503, "not-ready")
-    assert "Retry-After" in answer.headers
+    assert (response.status_code, response.json()["type"]) == (503, "not-ready")
+    assert "Retry-After" in response.headers
 
 
 def test_all_migrations_but_the_newest_are_outdated(settings: Settings) -> None:
@@ -46,16 +46,16 @@ def test_a_database_that_is_ahead_is_ready(client: TestClient) -> None:
     app = client.app
     assert isinstance(app, FastAPI)
     outdated, app.state.outdated_revisions = app.state.outdated_revisions, {"older"}
-    answer = client.get("/health/ready")
+    response = client.get("/health/ready")
     app.state.outdated_revisions = outdated
-    assert answer.status_code == 200
+    assert response.status_code == 200
 
 
 def test_an_empty_database_is_not_ready(tmp_path: Path) -> None:
     settings = make_settings(f"sqlite:///{tmp_path / 'empty.db'}")
     with TestClient(create_app(settings)) as client:
-        answer = client.get("/health/ready")
-    assert (answer.status_code, answer.json()["type"]) == (503, "not-ready")
+        response = client.get("/health/ready")
+    assert (response.status_code, response.json()["type"]) == (503, "not-ready")
 
 
 def test_development_on_sqlite_migrates_by_itself(tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_development_on_sqlite_migrates_by_itself(tmp_path: Path) -> None:
 
 
 def test_the_database_shows_its_gauges(client: TestClient) -> None:
-    answer = client.get("/health/database")
-    assert answer.status_code == 200
-    gauges = answer.json()
+    response = client.get("/health/database")
+    assert response.status_code == 200
+    gauges = response.json()
     assert gauges.pop("latency_ms") > 0
     assert gauges.pop("checked_in") >= 0
     assert gauges == {

@@ -1,4 +1,4 @@
-"""Migrations, on a database of their own: up, down, up again, and no drift (S20)."""
+"""Migrations, on a database of their own: up, down, up again, and no drift."""
 
 from collections.abc import Iterator
 from pathlib import Path

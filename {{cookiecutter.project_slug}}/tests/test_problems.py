@@ -1,4 +1,4 @@
-"""Errors have one shape, and say nothing that is not for the client (S18)."""
+"""Errors have one shape, and tell clients no SQL, host name or traceback."""
 
 import logging
 
@@ -18,32 +18,32 @@ from starlette.testclient import TestClient
 def test_every_error_is_a_problem(
     client: TestClient, method: str, path: str, status: int
 ) -> None:
-    answer = client.request(method, path)
-    assert answer.status_code == status
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    problem = answer.json()
+    response = client.request(method, path)
+    assert response.status_code == status
+    assert response.headers["Content-Type"] == "application/problem+json"
+    problem = response.json()
     assert set(problem) == {"type", "title", "status", "detail", "instance"}
     assert (problem["status"], problem["instance"]) == (status, path)
 
 
 def test_the_interface_is_documented(client: TestClient) -> None:
-    answer = client.get("/openapi.json")
-    assert answer.status_code == 200
-    assert "/health/live" in answer.json()["paths"]
+    response = client.get("/openapi.json")
+    assert response.status_code == 200
+    assert "/health/live" in response.json()["paths"]
 
 
 def test_a_body_over_the_limit_is_refused(client: TestClient) -> None:
     for path in ("/nothing/here", "/health/live"):
-        answer = client.request("GET", path, content=b"x" * 1_048_577)
-        assert answer.status_code == 413
-        assert answer.headers["Content-Type"] == "application/problem+json"
+        response = client.request("GET", path, content=b"x" * 1_048_577)
+        assert response.status_code == 413
+        assert response.headers["Content-Type"] == "application/problem+json"
 
 
 def test_a_method_that_is_not_allowed_names_those_that_are(client: TestClient) -> None:
     assert client.delete("/health/live").headers["Allow"] == "GET"
 
 
-def test_every_answer_has_the_request_id(client: TestClient) -> None:
+def test_every_response_has_the_request_id(client: TestClient) -> None:
     for path in ("/health/live", "/nothing/here"):
         given = client.get(path, headers={"X-Request-ID": "my-id.1"})
         assert given.headers["X-Request-ID"] == "my-id.1"
@@ -54,8 +54,8 @@ def test_every_answer_has_the_request_id(client: TestClient) -> None:
 
 def test_a_request_id_that_could_forge_the_log_is_replaced(client: TestClient) -> None:
     for forged in ("two words", "x" * 65, "a;b"):
-        answer = client.get("/health/live", headers={"X-Request-ID": forged})
-        assert answer.headers["X-Request-ID"] != forged
+        response = client.get("/health/live", headers={"X-Request-ID": forged})
+        assert response.headers["X-Request-ID"] != forged
 
 
 def test_log_lines_have_the_request_id(

@@ -13,7 +13,7 @@ from anyio import fail_after, move_on_after
 
 from app.db.errors import PoolExhaustedError
 
-# What waiting has left of the pool timeout, in seconds; None if nobody had to wait.
+# The seconds of the pool timeout that waiting has left; None without a wait.
 connect_timeout: ContextVar[float | None] = ContextVar("connect_timeout", default=None)
 
 
@@ -27,7 +27,7 @@ class Admission:
     def __init__(self, slots: int, timeout: float) -> None:
         """Offer `slots`; a wait ends after `timeout` seconds, with 0 never."""
         self.waiting = 0
-        """How many wait for a slot."""
+        """How many requests wait for a slot."""
         self._size = slots
         self._slots = Semaphore(slots)
         self._timeout = timeout or None
@@ -45,7 +45,7 @@ class Admission:
 
     async def _wait(self) -> None:
         start = time.monotonic()
-        # Who has waited for another slot before has only the rest of the time.
+        # A stream waits for two slots: both waits share the timeout.
         patience = connect_timeout.get() or self._timeout
         self.waiting += 1
         try:
@@ -61,7 +61,7 @@ class Admission:
         connect_timeout.set(left)
 
     async def drain(self, seconds: float) -> None:
-        """Wait until nobody holds a slot, at most `seconds`; admit no more."""
+        """Wait until all slots are free, at most `seconds`; admit no more."""
         with move_on_after(seconds):
             for _ in range(self._size):
                 await self._slots.acquire()

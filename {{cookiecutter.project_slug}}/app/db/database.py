@@ -24,9 +24,9 @@ from app.db.engine import make_engine
 from app.db.session import ONE_STATEMENT, ReadSession, WriteSession
 
 # Objects stay readable after the commit, and a session that is closed raises when it
-# is used again, instead of taking a connection that nobody gives back.
+# is used again, instead of leaking a connection.
 _OPTIONS: dict[str, Any] = {"expire_on_commit": False, "close_resets_only": False}
-# A readiness check is answered soon, or the service is not ready.
+# A readiness check ends soon, one way or the other.
 _READINESS: dict[str, Any] = {
     "database_pool_size": 1,
     "database_max_overflow": 0,
@@ -46,20 +46,20 @@ def import_models() -> None:
 
 
 class Database:
-    """The engines and their sessions; made when the app starts, disposed at its end.
+    """The engines and their sessions: created when the app starts, disposed at its end.
 
-    One pool writes, one reads, and a single connection answers whether the database
-    is ready, whatever the pools are doing. A script makes one by
+    One pool writes and one reads. Readiness has a connection of its own, so that full
+    pools do not make the service unready. In a script:
     `async with Database(load_settings()) as database:`.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Prepare everything; the first session connects."""
+        """Create the engines; the first statement connects."""
         import_models()
         slots = settings.database_pool_size + settings.database_max_overflow
         self.write_admission = Admission(slots, settings.database_pool_timeout)
         self.read_admission = Admission(slots, settings.database_pool_timeout)
-        # Streams hold a connection for as long as their readers like.
+        # A slow client makes its stream hold a connection for long.
         streams = max(slots // 2, 1)
         self.stream_admission = Admission(streams, settings.database_pool_timeout)
         self.stream_timeout = settings.database_stream_timeout
@@ -95,17 +95,17 @@ class Database:
             self._read_options = {"postgresql_readonly": True}
 
     def write(self, *, serializable: bool = False) -> WriteSession:
-        """Return a session for `async with`, which saves what is committed inside.
+        """Return a session: `async with database.write() as session:`.
 
-        Leaving the block raises `ForgottenCommitError` if changes were neither
-        committed nor rolled back.
+        It saves what is committed inside. Leaving the block raises
+        `ForgottenCommitError` if changes were neither committed nor rolled back.
         """
         options = self._serializable_options if serializable else {}
         session: WriteSession = self._write(execution_options=options)
         return session
 
     def read(self) -> ReadSession:
-        """Return a session for `async with`, for one reading statement.
+        """Return a session for one reading statement.
 
         A second one raises `SnapshotNeededError`: it would see a later state.
         """
@@ -115,12 +115,12 @@ class Database:
         return session
 
     def snapshot(self) -> ReadSession:
-        """Return a session for `async with`, whose statements see the same state."""
+        """Return a session whose statements see the same state."""
         session: ReadSession = self._read(execution_options=self._snapshot_options)
         return session
 
     def gauges(self) -> dict[str, dict[str, int]]:
-        """Count the connections of each pool, and who waits for one."""
+        """Count the connections of each pool, and the requests that wait for one."""
         streaming = self.stream_admission.waiting
         return {
             "write": _gauges(self.write_engine.pool, self.write_admission.waiting),

@@ -46,7 +46,7 @@ def make_engine(
         "pool_timeout": settings.database_pool_timeout or 86_400,
         "pool_recycle": settings.database_pool_recycle or -1,
         "echo": settings.database_echo,
-        # They may be secrets; who asks for an echo wants to see them.
+        # Parameters may be secrets; an echo is asked for to see them.
         "hide_parameters": not settings.database_echo,
     }
     if settings.is_sqlite:
@@ -95,7 +95,7 @@ def _servers(url: URL, *, read_only: bool) -> list[dict[str, Any]]:
             for host, port in zip(hosts.split(","), ports, strict=True)
         ]
     if role == "prefer-standby":
-        # At last the first host again, which may be down.
+        # The first host comes last: it is probably the standby that is down.
         attempts = [("standby", each) for each in servers]
         attempts += [("any", each) for each in reversed(servers)]
     else:
@@ -140,7 +140,7 @@ def _postgresql(
     url = url.set(drivername=POSTGRESQL_DRIVER, query=query)
     arguments: dict[str, Any] = {
         "options": " ".join(options).strip(),
-        # A server that is gone without a word is given up after half a minute.
+        # A server that has fallen silent is given up after half a minute.
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,

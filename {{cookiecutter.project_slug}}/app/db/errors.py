@@ -18,7 +18,7 @@ class PoolExhaustedError(DatabaseError):
 
 
 class CommitOutcomeUnknownError(DatabaseError):
-    """The connection was lost during COMMIT: saved or not, nobody here can tell."""
+    """The connection was lost during COMMIT: it may have been saved or not."""
 
 
 class ForgottenCommitError(DatabaseError):
@@ -28,16 +28,16 @@ class ForgottenCommitError(DatabaseError):
 class SecondSessionError(DatabaseError):
     """A request that holds a session asks for a second one.
 
-    Enough such requests at once hold all connections, and each waits for another's.
+    Enough such requests at once hold all connections, and wait for each other.
     """
 
 
 class SnapshotNeededError(DatabaseError):
-    """A second statement, on a session that has no snapshot to read it from."""
+    """A second statement on a session for one: it would see a later state."""
 
 
 class LazyLoadError(DatabaseError):
-    """A relationship that nobody loaded was touched: a statement for each object."""
+    """A relationship was read that no query has loaded."""
 
 
 class DetachedObjectError(DatabaseError):
@@ -50,7 +50,7 @@ class SchemaChangedError(DatabaseError):
 
 @dataclass(frozen=True)
 class DatabaseProblem:
-    """What a client is told: HTTP status, problem type, a sentence."""
+    """What a client is told: HTTP status, problem type, and a sentence."""
 
     status: int
     type: str
@@ -92,7 +92,7 @@ FAILED_AFTER_COMMIT = DatabaseProblem(
 FAILED = DatabaseProblem(500, "about:blank", "Something went wrong on our side.")
 
 # Codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
-# Two characters stand for a whole class; the full code goes first.
+# Two characters are a whole class; the full code takes precedence.
 BY_SQLSTATE = {
     "23505": EXISTS,
     "23P01": EXISTS,

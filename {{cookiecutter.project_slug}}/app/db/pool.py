@@ -1,4 +1,4 @@
-"""What happens to a connection on its way into the pool and out of it."""
+"""What happens to a connection when it is made, checked out and returned."""
 
 {% if cookiecutter.io == 'sync' %}
 import math
@@ -19,8 +19,8 @@ from app.db.admission import connect_timeout
 from app.db.errors import DatabaseUnavailableError
 from app.logs import logger
 
-# A connection that was idle for so many seconds is asked whether it is alive; a
-# ping at every checkout would double the cost of a read.
+# Only a connection that was idle for so many seconds is pinged at checkout: pinging
+# each time would double the cost of a read.
 PING_AFTER = 30
 
 
@@ -66,7 +66,7 @@ def connect_in_time(
                 failure = error
             else:
                 if failure:
-                    logger.info("connected to the next host, %s: %r", server, failure)
+                    logger.info("fell back to %s: %r", server, failure)
                 return connection
         raise DatabaseUnavailableError("cannot connect") from failure
 
@@ -124,7 +124,7 @@ def watch_connections(engine: Engine, settings: Settings) -> None:
 
 {% if cookiecutter.io == 'async' %}
 def _is_closed(connection: Any) -> bool:
-    # The event loop hears of the end of a connection while nobody uses it.
+    # The event loop notices the end of a connection while nobody uses it.
     driver = connection.driver_connection
     if connection._execute_mutex.locked():
         # Its session has ended while another task was using it: a transaction may be
@@ -135,7 +135,7 @@ def _is_closed(connection: Any) -> bool:
 def _is_closed(connection: Any) -> bool:
     if connection.closed:
         return True
-    # An idle connection has nothing to say: what can be read is the server's farewell.
+    # An idle connection receives nothing but the server's last message.
     if sys.platform == "win32":
         return bool(select.select([connection], [], [], 0)[0])
     poll = select.poll()

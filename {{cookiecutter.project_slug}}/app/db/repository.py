@@ -27,7 +27,7 @@ class ReadRepository(Generic[ModelT]):
     """Reads models of one class; a subclass names it in `model`.
 
     `loads` says which relationships are read along, as `selectinload(Order.items)`.
-    Touching another raises `LazyLoadError`.
+    Reading another one raises `LazyLoadError`.
     """
 
     model: type[ModelT]
@@ -94,7 +94,7 @@ class Repository(ReadRepository[ModelT]):
         super().__init__(session)
 
     async def lock(self, id: int) -> ModelT | None:
-        """Return the row, which nobody else changes until the transaction ends.
+        """Return the row, locked until the transaction ends.
 
         What `loads` says is read after the lock, so it has to be `selectinload`.
         """
@@ -106,7 +106,7 @@ class Repository(ReadRepository[ModelT]):
         )
 
     async def add(self, instance: ModelT) -> ModelT:
-        """Add `instance` and send it, so that it has its id and its defaults.
+        """Add `instance` and flush, so that it has its id and its defaults.
 
         Raises `sqlalchemy.exc.IntegrityError` if it breaks a constraint.
         """
@@ -122,8 +122,8 @@ class Repository(ReadRepository[ModelT]):
     ) -> tuple[ModelT, bool]:
         """Return the row with this unique key, and whether it was made just now.
 
-        Two who create the same row at once both get it: the loser's INSERT fails
-        inside a savepoint, and the transaction goes on.
+        Two transactions that create the same row both get it: the later INSERT fails
+        inside a savepoint, and its transaction goes on.
         """
         found = await self._find(key)
         if found is not None:
@@ -144,7 +144,7 @@ class Repository(ReadRepository[ModelT]):
         return count
 
     async def update(self, instance: ModelT, values: Mapping[str, Any]) -> ModelT:
-        """Set `values` in `instance` and send them.
+        """Set `values` in `instance` and flush.
 
         Raises `sqlalchemy.exc.IntegrityError` if they break a constraint,
         `DetachedObjectError` if `instance` is not the session's.

@@ -3,7 +3,7 @@
 A driver prepares a statement once for a connection. When a column of its result has
 changed since, PostgreSQL refuses it (SQLSTATE 0A000, "cached plan must not change
 result type") and ends its transaction. Here it is prepared anew and run again wherever
-nobody can tell the difference.
+that changes no result.
 """
 
 {% if cookiecutter.io == 'async' %}

@@ -100,10 +100,10 @@ class ReadSession(AsyncSession):
 
 
 class WriteSession(ReadSession):
-    """A session for writing. It saves nothing that nobody commits."""
+    """A session for writing. It saves only what is committed."""
 
     left_undecided = False
-    """Whether a unit of work ended with changes that nobody had committed."""
+    """Whether a unit of work ended with uncommitted changes."""
 
     async def __aexit__(self, exc_type: Any, exc: Any, traceback: Any) -> None:
         is_forgotten = exc_type is None and (self.left_undecided or self.has_changes)
@@ -172,8 +172,8 @@ class WriteSession(ReadSession):
 
 
 def _log_loss(error: DBAPIError) -> None:
-    # The server rolls back as well, and what was done before is not to suffer.
-    logger.warning("%s: connection lost on its return: %r", current_route(), error)
+    # The server rolls back by itself, and what was committed before is saved.
+    logger.warning("%s: connection lost while closing: %r", current_route(), error)
 
 
 def _loaded_values(instance: object) -> dict[str, Any]:

@@ -19,12 +19,12 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from app.config import Settings
 from app.db.timeouts import timeout_parameters
 
-# How many of SQLite's instructions pass between two looks at the clock.
+# How many of SQLite's instructions run between two checks of the deadline.
 _INSTRUCTIONS = 10_000
 
 
 def prepare_sqlite(engine: Engine, settings: Settings, *, read_only: bool) -> None:
-    """Make each connection of `engine` keep the same rules as PostgreSQL.
+    """Make transactions and timeouts behave as on PostgreSQL.
 
     The driver's own transactions begin at the first write, too late to keep two
     writers apart: 148 of 200 concurrent updates were lost that way, without an error.
@@ -101,7 +101,7 @@ def prepare_sqlite(engine: Engine, settings: Settings, *, read_only: bool) -> No
         entry: ConnectionPoolEntry,
         _error: BaseException | None,
     ) -> None:
-        # A cancelled statement goes on in the driver's thread: from now on it is late.
+        # A cancelled statement goes on in the driver's thread: its deadline ends it.
         entry.info["deadline"] = 0
         driver: Any = connection
         driver.run_async(_roll_back_and_close)
@@ -131,7 +131,7 @@ async def _roll_back_and_close(sqlite: Any) -> None:
 
 {% endif %}
 def _busy_timeout(milliseconds: str) -> str:
-    # Here, 0 would be no patience at all.
+    # SQLite would take 0 for not waiting at all.
     return f"PRAGMA busy_timeout = {int(milliseconds) or 86_400_000}"
 
 

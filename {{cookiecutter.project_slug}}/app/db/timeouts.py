@@ -8,7 +8,7 @@ from sqlalchemy import Select, func, select
 
 
 class Timeouts(TypedDict, total=False):
-    """How long what may take, in seconds; 0 turns a timeout off."""
+    """Timeouts in seconds; 0 turns one off."""
 
     statement: float
     lock: float

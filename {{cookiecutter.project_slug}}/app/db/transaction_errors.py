@@ -1,4 +1,4 @@
-"""What an error makes of a transaction: failed, ended, or of unknown outcome."""
+"""Classify errors: has the transaction failed, ended, or an unknown outcome?"""
 
 import re
 from typing import Any

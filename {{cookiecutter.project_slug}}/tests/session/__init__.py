@@ -1,1 +1,1 @@
-"""One file for each group of rules of the session layer."""
+"""The session layer: a file for each thing that it guarantees."""

@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""An app with the probe's endpoints, and sessions of the tests' own."""
+"""A test app with the endpoints of `probe.py`, and sessions of the tests' own."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ def notes_settings(settings: Settings) -> Settings:
 
 @contextmanager
 def serve_notes(settings: Settings, **changes: Any) -> Iterator[TestClient]:
-    """Start an app with the probe's endpoints, on settings with some changes."""
+    """Start a test app, on settings with some changes."""
     app = create_app(settings.model_copy(update=changes))
     app.include_router(notes.router)
     with serve(app, [TABLE]) as client:
@@ -47,7 +47,7 @@ def serve_notes(settings: Settings, **changes: Any) -> Iterator[TestClient]:
 
 @pytest.fixture(scope="package")
 def probe(notes_settings: Settings) -> Iterator[TestClient]:
-    """Give a client of an app with the probe's endpoints."""
+    """Give a client of the test app."""
     with serve_notes(notes_settings) as client:
         yield client
 

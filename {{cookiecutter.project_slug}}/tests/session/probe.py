@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""Endpoints that do what a session layer has to survive, on a table of their own."""
+"""Endpoints of a test app: what a session layer has to survive, on its own table."""
 
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -29,7 +29,7 @@ from app.streaming import JsonLines
 T = TypeVar("T")
 
 router = Router(prefix="/notes")
-# A statement that takes far too long.
+# A statement that takes too long.
 SLOW = text(
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
     " WHERE i < 1000000000) SELECT max(i) FROM n"
@@ -121,7 +121,7 @@ async def unit(db: WriteDep) -> AsyncIterator[WriteSession]:
 
 {% if cookiecutter.io == 'async' %}
 async def run_unit(way: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-    """Run a unit of its own, as an endpoint does."""
+    """Run a transaction of its own, as an endpoint does."""
     return await way(*args)
 
 
@@ -130,7 +130,7 @@ async def wait_at_the_gate() -> None:
     await to_thread.run_sync(gate.wait, 10, abandon_on_cancel=True)
 {% else %}
 def run_unit(way: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-    """Run a unit of its own, as an endpoint does: units wait in the event loop."""
+    """Run a transaction of its own, as an endpoint does: it waits in the event loop."""
     return from_thread.run(way, *args)
 
 
@@ -167,7 +167,7 @@ async def count_of(session: ReadSession, text: str) -> int:
 
 
 async def count_apart(database: Database) -> int:
-    """Return how many notes somebody else sees."""
+    """Return how many notes another session sees."""
     async with database.read() as session:
         return await count(session)
 
@@ -205,7 +205,7 @@ async def remove(db: WriteDep, id: int) -> None:
 
 @router.post("/then-raise/{status}")
 async def save_then_raise(db: WriteDep, note: NoteIn, status: int) -> None:
-    """Fail after a unit has ended well."""
+    """Fail after the service has returned."""
     async with unit(db) as session:
         await add(session, note)
     raise HTTPException(status)
@@ -213,7 +213,7 @@ async def save_then_raise(db: WriteDep, note: NoteIn, status: int) -> None:
 
 @router.post("/raise/{status}")
 async def raise_inside(db: WriteDep, note: NoteIn, status: int) -> None:
-    """Fail inside a unit."""
+    """Fail inside the service."""
     async with unit(db) as session:
         await add(session, note)
         raise HTTPException(status) if status else RuntimeError("a bug")
@@ -228,7 +228,7 @@ async def fail(session: WriteSession, in_savepoint: bool) -> None:
 
 @router.post("/careless", status_code=201)
 async def go_on(db: WriteDep, note: NoteIn, in_savepoint: bool) -> None:
-    """Save a note, whatever became of another statement."""
+    """Save a note after another statement failed."""
     async with unit(db) as session:
         await add(session, note)
         with suppress(DBAPIError):
@@ -237,7 +237,7 @@ async def go_on(db: WriteDep, note: NoteIn, in_savepoint: bool) -> None:
 
 @router.post("/undecided/{status}", response_model=None)
 async def leave_undecided(db: WriteDep, note: NoteIn, status: int) -> Response:
-    """Change something, decide nothing, and return a response."""
+    """Change something, neither commit nor roll back, and return a response."""
     await add(session_of(db), note)
     return Response(status_code=status)
 
@@ -245,7 +245,7 @@ async def leave_undecided(db: WriteDep, note: NoteIn, status: int) -> Response:
 {% if cookiecutter.pattern == 'unit_of_work' and cookiecutter.commit == 'manual' %}
 @router.post("/abandoned/{status}", response_model=None)
 async def abandon_unit(db: WriteDep, note: NoteIn, status: int) -> Response:
-    """Leave a unit without a decision, and return a response."""
+    """Leave the service with neither commit nor rollback, and return a response."""
     async with db:
         await add(db.session, note)
     return Response(status_code=status)
@@ -260,7 +260,7 @@ async def leave_pending(db: WriteDep, note: NoteIn) -> None:
 
 @router.post("/undone", status_code=201)
 async def leave_undone(db: WriteDep, note: NoteIn) -> None:
-    """Change something and take it back, with a savepoint and then as a whole."""
+    """Change something and roll back, to a savepoint and then as a whole."""
     session = session_of(db)
     async with session.begin_nested() as savepoint:
         await add(session, note)
@@ -271,7 +271,7 @@ async def leave_undone(db: WriteDep, note: NoteIn) -> None:
 
 @router.post("/savepoint-only", status_code=201)
 async def undo_savepoint(db: WriteDep, note: NoteIn) -> None:
-    """Take back the only change, by its savepoint."""
+    """Roll back the only change, to its savepoint."""
     session = session_of(db)
     async with session.begin_nested() as savepoint:
         await add(session, note)
@@ -279,8 +279,8 @@ async def undo_savepoint(db: WriteDep, note: NoteIn) -> None:
 
 
 @router.post("/invalid-response", response_model=NoteOut)
-async def answer_nonsense(db: WriteDep, note: NoteIn) -> str:
-    """Save a note, and answer what the schema forbids."""
+async def respond_with_nonsense(db: WriteDep, note: NoteIn) -> str:
+    """Save a note, and return what the schema forbids."""
     async with unit(db) as session:
         await add(session, note)
     return "nonsense"
@@ -305,7 +305,7 @@ async def save_then_work(
 
 @router.post("/handed-over")
 async def hand_over(db: WriteDep, tasks: BackgroundTasks) -> None:
-    """Give the request's session to somebody who works after its end."""
+    """Pass the request's session to a background task."""
     tasks.add_task(count, session_of(db))
 
 
@@ -323,7 +323,7 @@ async def list_twice(db: ReadDep) -> int:
 
 @router.get("/around/{text}")
 async def read_around_a_write(request: Request, db: SnapshotDep, text: str) -> int:
-    """Count, let somebody else save a note, count again; return the difference."""
+    """Count, save a note in another session, count; return the difference."""
     before = await count(db)
     async with get_database(request).write_engine.begin() as connection:
         await connection.execute(insert(Note).values(text=text))
@@ -354,7 +354,7 @@ async def hold(db: ReadDep) -> int:
 
 @router.get("/broken-stream")
 async def break_stream() -> StreamingResponse:
-    """Fail when a part is sent already."""
+    """Fail after a part was sent."""
 
     def chunks() -> Iterator[bytes]:
         yield b"half"
@@ -381,7 +381,7 @@ async def lines(session: ReadSession) -> AsyncIterator[str]:
 
 @router.get("/slow")
 async def slow(db: SnapshotDep) -> None:
-    """Run a statement that takes far too long."""
+    """Run a statement that takes too long."""
     await db.connection()
     await db.scalar(SLOW)
 {% endblock %}

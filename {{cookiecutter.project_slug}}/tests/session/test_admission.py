@@ -1,4 +1,4 @@
-"""A full pool delays, then refuses, and recovers (S15). It has two slots here."""
+"""A full pool delays, then refuses, and recovers. It has two slots here."""
 
 import json
 import time
@@ -59,11 +59,11 @@ def database_of(client: TestClient) -> Database:
 
 def test_waiting_ends_with_503_within_the_pool_timeout(full_pool: TestClient) -> None:
     start = time.monotonic()
-    answers = at_once(lambda _: full_pool.get("/notes"), 60)
+    responses = at_once(lambda _: full_pool.get("/notes"), 60)
     assert time.monotonic() - start < 5
-    assert {answer.status_code for answer in answers} == {503}
-    assert {answer.json()["type"] for answer in answers} == {"pool-exhausted"}
-    assert all(answer.headers["Retry-After"].isdecimal() for answer in answers)
+    assert {response.status_code for response in responses} == {503}
+    assert {response.json()["type"] for response in responses} == {"pool-exhausted"}
+    assert all(response.headers["Retry-After"].isdecimal() for response in responses)
 
 
 def test_waiting_holds_up_neither_writing_nor_health(full_pool: TestClient) -> None:
@@ -102,20 +102,20 @@ def test_the_gauges_are_metrics(full_pool: TestClient) -> None:
     assert (found["read"]["checked_out"], found["write"]["checked_out"]) == (2, 0)
 
 
-def test_whoever_waits_gets_the_place_that_becomes_free(full_pool: TestClient) -> None:
-    answers: list[Response] = []
+def test_waiting_requests_get_the_slots_that_become_free(full_pool: TestClient) -> None:
+    responses: list[Response] = []
 
     def wait() -> None:
-        answers.extend(at_once(lambda _: full_pool.get("/notes"), 9))
+        responses.extend(at_once(lambda _: full_pool.get("/notes"), 9))
 
     waiting = Thread(target=wait)
     waiting.start()
     notes.gate.set()
     waiting.join()
-    assert [answer.status_code for answer in answers] == [200] * 9
+    assert [response.status_code for response in responses] == [200] * 9
 
 
-def test_who_reads_alone_waits_for_a_place_and_gives_it_back(
+def test_run_read_waits_for_a_slot_and_gives_it_back(
     full_pool: TestClient,
 ) -> None:
     counts: list[int] = []
@@ -133,7 +133,7 @@ def test_who_reads_alone_waits_for_a_place_and_gives_it_back(
     assert counts == [0]
 
 
-async def test_draining_waits_for_those_inside_and_admits_no_more() -> None:
+async def test_draining_waits_for_held_slots_and_admits_no_more() -> None:
     admission = Admission(1, timeout=0.1)
     drained = anyio.Event()
 

@@ -1,4 +1,4 @@
-"""What is cancelled saves nothing, and leaves nothing behind (S3, S5)."""
+"""A cancelled transaction saves nothing, and leaks no connection."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,7 +14,7 @@ from tests.session import probe as notes
 
 @pytest.fixture(autouse=True)
 def closed_gate() -> Iterator[None]:
-    """Let no unit end before it is told to."""
+    """Keep each transaction open until the test opens the gate."""
     notes.saving.clear()
     notes.gate.clear()
     yield
@@ -23,7 +23,7 @@ def closed_gate() -> Iterator[None]:
 
 @pytest.mark.parametrize("way", [run_transaction, run_serializable])
 @pytest.mark.parametrize("by_scope", [False, True])
-async def test_a_cancelled_unit_saves_nothing(
+async def test_a_cancelled_transaction_saves_nothing(
     database: Database, way: Callable[..., Awaitable[Any]], by_scope: bool
 ) -> None:
     scope = CancelScope()
@@ -34,7 +34,7 @@ async def test_a_cancelled_unit_saves_nothing(
 
     task = asyncio.create_task(save())
     await to_thread.run_sync(notes.saving.wait, 10)
-    # As anyio's timeouts and groups do it, or as asyncio's and the server's end.
+    # As anyio's timeouts and task groups cancel, or as asyncio's and a shutdown do.
     scope.cancel() if by_scope else task.cancel()
     await asyncio.sleep(0)
     notes.gate.set()

@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""What counts as a change that nobody has decided about."""
+"""What counts as a change that is neither committed nor rolled back."""
 
 import pytest
 from sqlalchemy import Executable, delete, insert, text
@@ -75,30 +75,30 @@ async def test_textual_sql_counts_if_it_writes(session: WriteSession) -> None:
     assert session.has_changes
 
 
-async def test_a_savepoint_takes_back_its_own_changes_only(
+async def test_a_savepoint_rolls_back_only_its_own_changes(
     session: WriteSession,
 ) -> None:
     async with session.begin_nested() as savepoint:
-        await add(session, "taken back")
+        await add(session, "rolled back")
         await savepoint.rollback()
     assert not session.has_changes
     await add(session, "kept")
     async with session.begin_nested() as savepoint:
-        await add(session, "taken back")
+        await add(session, "rolled back")
         await savepoint.rollback()
     assert session.has_changes
 
 
-async def test_the_end_of_a_savepoint_is_no_commit(session: WriteSession) -> None:
+async def test_releasing_a_savepoint_is_no_commit(session: WriteSession) -> None:
     async with session.begin_nested():
         await add(session, "new")
     assert session.has_changes
 
 
-async def test_a_savepoint_takes_back_those_inside_it(session: WriteSession) -> None:
+async def test_a_savepoint_rolls_back_those_inside_it(session: WriteSession) -> None:
     async with session.begin_nested() as outer:
         async with session.begin_nested():
-            await add(session, "taken back")
+            await add(session, "rolled back")
         await outer.rollback()
     assert not session.has_changes
 {% endblock %}

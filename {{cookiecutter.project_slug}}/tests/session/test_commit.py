@@ -1,4 +1,4 @@
-"""Where a transaction ends, and what is left when it ends badly (S1, S3, S4)."""
+"""When a transaction commits, and what is stored when it fails."""
 
 import pytest
 from starlette.testclient import TestClient
@@ -9,22 +9,22 @@ UNKNOWN_PARENT = {"text": "orphan", "parent_id": 1_000_000}
 
 
 def count(probe: TestClient) -> int:
-    answer = probe.get("/notes")
-    assert answer.status_code == 200
-    return int(answer.text)
+    response = probe.get("/notes")
+    assert response.status_code == 200
+    return int(response.text)
 
 
-def test_a_saved_note_is_there_for_everybody(probe: TestClient) -> None:
+def test_a_created_note_can_be_read_at_once(probe: TestClient) -> None:
     for number in range(60):
-        answer = probe.post("/notes", json={"text": f"note {number}"})
-        assert answer.status_code == 201
+        response = probe.post("/notes", json={"text": f"note {number}"})
+        assert response.status_code == 201
         assert count(probe) == number + 1
 
 
 def test_a_failed_commit_is_an_error_and_stores_nothing(probe: TestClient) -> None:
-    answer = probe.post("/notes", json=UNKNOWN_PARENT)
-    assert answer.status_code == 409
-    assert answer.json()["type"] == "reference-conflict"
+    response = probe.post("/notes", json=UNKNOWN_PARENT)
+    assert response.status_code == 409
+    assert response.json()["type"] == "reference-conflict"
     assert count(probe) == 0
 
 
@@ -36,64 +36,64 @@ def test_background_tasks_begin_after_the_commit(probe: TestClient) -> None:
 
 def test_a_failed_commit_starts_no_background_task(probe: TestClient) -> None:
     notes.seen.clear()
-    answer = probe.post("/notes/background", json=UNKNOWN_PARENT)
-    assert answer.status_code == 409
+    response = probe.post("/notes/background", json=UNKNOWN_PARENT)
+    assert response.status_code == 409
     assert notes.seen == []
 
 
 @pytest.mark.parametrize("status", [404, 499, 503])
-def test_an_exception_inside_a_unit_saves_nothing(
+def test_an_exception_in_a_service_saves_nothing(
     probe: TestClient, status: int
 ) -> None:
-    answer = probe.post(f"/notes/raise/{status}", json={})
-    assert answer.status_code == status
+    response = probe.post(f"/notes/raise/{status}", json={})
+    assert response.status_code == status
     assert count(probe) == 0
 
 
-def test_a_bug_inside_a_unit_saves_nothing(
+def test_a_bug_in_a_service_saves_nothing(
     probe: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = probe.post("/notes/raise/0", json={})
+    response = probe.post("/notes/raise/0", json={})
     assert "RuntimeError: a bug" in caplog.text
-    assert answer.status_code == 500
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert "a bug" not in answer.text
+    assert response.status_code == 500
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert "a bug" not in response.text
     assert count(probe) == 0
 
 
 @pytest.mark.parametrize("status", [400, 409, 500])
-def test_a_returned_error_saves_nothing_undecided(
+def test_a_returned_error_rolls_back_what_is_uncommitted(
     probe: TestClient, status: int
 ) -> None:
-    answer = probe.post(f"/notes/undecided/{status}", json={})
-    assert answer.status_code == status
+    response = probe.post(f"/notes/undecided/{status}", json={})
+    assert response.status_code == status
     assert count(probe) == 0
 
 
-def test_what_goes_on_after_a_failed_statement_is_not_taken_for_saved(
+def test_a_commit_after_a_failed_statement_is_an_error(
     probe: TestClient,
 ) -> None:
-    answer = probe.post("/notes/careless?in_savepoint=false", json={})
-    assert answer.status_code == 500
+    response = probe.post("/notes/careless?in_savepoint=false", json={})
+    assert response.status_code == 500
     assert count(probe) == 0
-    # A savepoint makes it good, and no connection has suffered.
-    answer = probe.post("/notes/careless?in_savepoint=true", json={})
-    assert answer.status_code == 201
+    # Rolling back to a savepoint clears it, and the connection stays usable.
+    response = probe.post("/notes/careless?in_savepoint=true", json={})
+    assert response.status_code == 201
     assert count(probe) == 1
 
 
 {% if cookiecutter.commit == 'auto' and cookiecutter.pattern == 'repository' %}
-def test_the_session_commits_what_nobody_else_has(probe: TestClient) -> None:
+def test_the_dependency_commits(probe: TestClient) -> None:
     assert probe.post("/notes/undecided/200", json={}).status_code == 200
     assert count(probe) == 1
 
 
-def test_the_session_commits_what_was_not_even_sent(probe: TestClient) -> None:
+def test_the_dependency_commits_what_was_not_flushed(probe: TestClient) -> None:
     assert probe.post("/notes/pending", json={}).status_code == 201
     assert count(probe) == 1
 
 
-def test_the_request_is_the_unit(probe: TestClient) -> None:
+def test_the_request_is_the_transaction(probe: TestClient) -> None:
     assert probe.post("/notes/then-raise/418", json={}).status_code == 418
     assert probe.post("/notes/invalid-response", json={}).status_code == 500
     assert count(probe) == 0
@@ -103,8 +103,8 @@ def test_a_forgotten_commit_is_loud(
     probe: TestClient, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
     with caplog.at_level("ERROR", "app"):
-        answer = probe.post(path, json={})
-    assert answer.status_code == 500
+        response = probe.post(path, json={})
+    assert response.status_code == 500
     route = path.replace("200", "{status}")
     assert f"POST {route}" in caplog.text
     assert count(probe) == 0
@@ -119,6 +119,6 @@ def test_what_was_committed_before_an_error_stays(probe: TestClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/notes/undone", "/notes/savepoint-only"])
-def test_what_was_taken_back_is_not_forgotten(probe: TestClient, path: str) -> None:
+def test_rolled_back_changes_are_not_forgotten(probe: TestClient, path: str) -> None:
     assert probe.post(path, json={}).status_code == 201
     assert count(probe) == 0

@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""What somebody changes on a connection does not reach its next user."""
+"""A state that was changed on a connection does not reach its next user."""
 
 import logging
 from typing import Any
@@ -81,7 +81,7 @@ async def test_what_sessions_set_themselves_keeps_the_connection(
         async with getattr(database, kind)() as session:
             await session.scalar(text("SELECT 1"))
             drivers.append(await driver_of(session))
-        # Another kind, on the same connection.
+        # Another kind of session, on the same connection.
         async with database.snapshot() as other, database.write(serializable=True):
             await other.scalar(text("SELECT 1"))
     assert drivers[0] is drivers[1] is drivers[2]

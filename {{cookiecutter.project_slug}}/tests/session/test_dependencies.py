@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""A request has one session, of one kind; what cannot work is refused at the start."""
+"""A request has one session of one kind; the start refuses other routes."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ BareWriteDep = Annotated[Transaction, Depends(get_transaction)]
 
 
 async def reader(_db: ReadDep) -> int:
-    """Read who is asking."""
+    """Read the user."""
     return 1
 
 
@@ -32,7 +32,7 @@ async def two_kinds(_snapshot: SnapshotDep, _db: WriteDep) -> None:
 
 
 async def a_reading_user_and_a_write(_user: ReaderDep, _db: WriteDep) -> None:
-    """Write as somebody who was read in another session."""
+    """Write as a user who was read in another session."""
 
 
 async def a_stream_and_a_read(_stream: StreamDep, _db: ReadDep) -> None:

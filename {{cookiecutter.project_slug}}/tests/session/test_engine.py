@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""Engines and pools follow the settings (S6, S10, S14)."""
+"""Engines and pools follow the settings."""
 
 import subprocess
 import sys

@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""What the client is told about an error of the database, by SQLSTATE (S17)."""
+"""What the client is told about a database error, by SQLSTATE."""
 
 import socket
 {% if cookiecutter.io == 'async' %}
@@ -74,13 +74,13 @@ def test_a_lost_connection_is_unavailable_whatever_the_sqlstate() -> None:
     assert errors.to_problem(ConnectionResetError()) is errors.FAILED, "whose is it?"
 
 
-def test_a_commit_with_unknown_outcome_invites_no_retry() -> None:
+def test_a_commit_with_unknown_outcome_has_no_retry_after() -> None:
     outcome = errors.to_problem(errors.CommitOutcomeUnknownError())
     assert (outcome.status, outcome.type) == (503, "commit-outcome-unknown")
     assert outcome.retry_after is None
 
 
-def test_a_waiting_pool_is_exhausted() -> None:
+def test_a_pool_timeout_is_pool_exhausted() -> None:
     assert errors.to_problem(exc.TimeoutError()) is errors.EXHAUSTED
     assert errors.to_problem(errors.PoolExhaustedError()) is errors.EXHAUSTED
 
@@ -94,16 +94,16 @@ def test_a_waiting_pool_is_exhausted() -> None:
         ({"text": "orphan", "parent_id": 1_000_000}, 409, "reference-conflict"),
     ],
 )
-def test_constraints_answer_without_a_word_of_sql(
+def test_violated_constraints_are_problems_without_sql(
     probe: TestClient, body: dict[str, object], status: int, type: str
 ) -> None:
     assert probe.post("/notes", json={"text": "taken"}).status_code == 201
-    answer = probe.post("/notes", json=body)
+    response = probe.post("/notes", json=body)
     outcomes = {each.type: each for each in errors.BY_SQLSTATE.values()}
-    assert answer.json() == {
+    assert response.json() == {
         "type": type,
         "title": HTTPStatus(status).phrase,
-        "status": answer.status_code,
+        "status": response.status_code,
         "detail": outcomes[type].detail,
         "instance": "/notes",
     }
@@ -111,8 +111,9 @@ def test_constraints_answer_without_a_word_of_sql(
 
 def test_a_slow_statement_is_stopped(notes_settings: Settings) -> None:
     with serve_notes(notes_settings, database_statement_timeout=0.3) as client:
-        answer = client.get("/notes/slow")
-        assert (answer.status_code, answer.json()["type"]) == (504, "database-timeout")
+        response = client.get("/notes/slow")
+        assert response.status_code == 504
+        assert response.json()["type"] == "database-timeout"
         assert client.get("/notes").status_code == 200
 
 
@@ -139,9 +140,9 @@ async def die(notes_settings: Settings) -> AsyncIterator[None]:
 async def test_a_connection_lost_before_the_commit_saves_nothing(
     probe: TestClient,
 ) -> None:
-    answer = probe.post("/notes", json={"text": "now"})
-    assert answer.status_code == 503
-    assert answer.json()["type"] == "database-unavailable"
+    response = probe.post("/notes", json={"text": "now"})
+    assert response.status_code == 503
+    assert response.json()["type"] == "database-unavailable"
     assert probe.get("/notes").text == "0"
 
 
@@ -149,10 +150,10 @@ async def test_a_connection_lost_before_the_commit_saves_nothing(
 async def test_a_connection_lost_in_the_commit_leaves_it_unknown(
     probe: TestClient,
 ) -> None:
-    answer = probe.post("/notes", json={"text": "later"})
-    assert answer.status_code == 503
-    assert answer.json()["type"] == "commit-outcome-unknown"
-    assert "Retry-After" not in answer.headers
+    response = probe.post("/notes", json={"text": "later"})
+    assert response.status_code == 503
+    assert response.json()["type"] == "commit-outcome-unknown"
+    assert "Retry-After" not in response.headers
     assert probe.post("/notes", json={}).status_code == 201
 
 
@@ -171,9 +172,9 @@ async def test_waiting_for_a_lock_ends(database: Database, probe: TestClient) ->
         if other.dialect.name == "postgresql":
             await other.execute(text("LOCK TABLE notes"))
         start = time.monotonic()
-        answer = probe.post("/notes", json={})
+        response = probe.post("/notes", json={})
         assert time.monotonic() - start < 4, "the driver's own limit is 5 seconds"
-    assert (answer.status_code, answer.json()["type"]) == (503, "database-busy")
+    assert (response.status_code, response.json()["type"]) == (503, "database-busy")
     assert probe.post("/notes", json={}).status_code == 201
 
 
@@ -189,7 +190,7 @@ def unreachable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Test
     with TestClient(create_app(make_settings(url))) as client:
         yield client
 {% if cookiecutter.io == 'async' %}
-        # Having failed to connect, aiosqlite's thread still has a word for the loop.
+        # After a failed connect, aiosqlite's thread still calls the event loop.
         for thread in {*threading.enumerate()} - others:
             if "_connection_worker_thread" in thread.name:
                 thread.join(timeout=5)
@@ -197,12 +198,12 @@ def unreachable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Test
 
 
 def test_an_unreachable_database_is_unavailable(unreachable: TestClient) -> None:
-    answer = unreachable.get("/health/database")
-    assert answer.status_code == 503
-    assert answer.json()["type"] == "database-unavailable"
-    assert "Retry-After" in answer.headers
+    response = unreachable.get("/health/database")
+    assert response.status_code == 503
+    assert response.json()["type"] == "database-unavailable"
+    assert "Retry-After" in response.headers
     for word in ("127.0.0.1", "secret", "missing"):
-        assert word not in answer.text
+        assert word not in response.text
 
 
 def test_connecting_ends_with_the_earlier_timeout() -> None:
@@ -225,9 +226,9 @@ def test_connecting_ends_with_the_earlier_timeout() -> None:
                 return client.get("/health/database")
 
         start = time.monotonic()
-        answers = at_once(ask, 2)
-    assert [answer.status_code for answer in answers] == [503, 503]
-    assert {answer.json()["type"] for answer in answers} == {"database-unavailable"}
+        responses = at_once(ask, 2)
+    assert [response.status_code for response in responses] == [503, 503]
+    assert {each.json()["type"] for each in responses} == {"database-unavailable"}
     assert time.monotonic() - start < 10
 
 
@@ -239,7 +240,7 @@ def test_an_unreachable_database_is_not_ready(unreachable: TestClient) -> None:
 def test_a_body_over_the_limit_is_refused(probe: TestClient) -> None:
     headers = {"Content-Type": "application/json"}
     for content in (b"x" * 1_048_577, iter([b"x" * 1_048_576, b"x"])):
-        answer = probe.post("/notes", content=content, headers=headers)
-        assert answer.status_code == 413
-        assert answer.headers["Content-Type"] == "application/problem+json"
+        response = probe.post("/notes", content=content, headers=headers)
+        assert response.status_code == 413
+        assert response.headers["Content-Type"] == "application/problem+json"
 {% endblock %}

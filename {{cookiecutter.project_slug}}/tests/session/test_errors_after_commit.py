@@ -43,7 +43,7 @@ async def lose_connection(request: Request, session: WriteSession) -> None:
 
 
 async def wait_for_a_lock(request: Request, session: WriteSession) -> None:
-    # On SQLite, to begin is to lock.
+    # On SQLite, BEGIN takes the lock.
     async with get_database(request).write_engine.begin() as other:
         if other.dialect.name == "postgresql":
             await other.execute(text("LOCK TABLE notes"))
@@ -71,24 +71,24 @@ TROUBLES: dict[str, Callable[..., Any]] = {
 
 @router.post("/{trouble}")
 async def save_then_fail(request: Request, db: WriteDep, trouble: str) -> None:
-    """Save a note; then read, in vain."""
+    """Save a note; then fail to read."""
     async with unit(db) as session:
         await add(session, NoteIn())
-        # By hand, for where the request is the unit.
+        # Explicitly, as the request may be the transaction.
         await session.commit()
     await TROUBLES[trouble](request, session)
 
 
 @router.post("/{trouble}/unsaved")
 async def fail_before_saving(request: Request, db: WriteDep, trouble: str) -> None:
-    """Read in vain, and save nothing."""
+    """Fail to read, and save nothing."""
     async with unit(db) as session:
         await TROUBLES[trouble](request, session)
         await add(session, NoteIn())
 
 
 async def die(session: ReadSession) -> None:
-    """Read, while somebody ends the connection."""
+    """Read while the server ends the connection."""
     await session.scalar(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
 
@@ -100,7 +100,7 @@ UNITS: dict[str, Callable[..., Any]] = {
 
 @router.post("/unit/{way}/{trouble}")
 async def save_apart_then_fail(request: Request, way: str, trouble: str) -> None:
-    """Save a note in a unit of its own; then read in another, in vain."""
+    """Save a note in a transaction of its own; then fail to read in another."""
     database = get_database(request)
     await run_unit(UNITS[way], database, save, NoteIn())
     if trouble == "database-unavailable":
@@ -133,7 +133,7 @@ CONFLICTS: dict[str, Callable[..., Any]] = {
 async def save_then_refuse(
     request: Request, db: WriteDep, way: str, is_lost: bool
 ) -> JSONResponse:
-    """Save a note, and answer 409 all the same."""
+    """Save a note, and raise a 409."""
     async with unit(db) as session:
         await add(session, NoteIn())
         await session.commit()
@@ -216,7 +216,7 @@ def test_what_fails_after_the_commit_says_that_it_was_saved(
         pytest.skip("SQLite has no connection to lose")
     assert_says_that_it_was_saved(client.post(f"/after/{trouble}"))
     assert client.get("/notes").json() == 1
-    # What the next request says is about itself.
+    # The next request has a state of its own.
     response = client.post(f"/after/{trouble}/unsaved")
     assert response.status_code in {503, 504}
     assert response.json()["type"] == trouble
@@ -225,7 +225,7 @@ def test_what_fails_after_the_commit_says_that_it_was_saved(
 
 @pytest.mark.parametrize("way", UNITS)
 @pytest.mark.parametrize("trouble", ["database-unavailable", "pool-exhausted"])
-def test_what_fails_after_a_unit_of_its_own_says_that_it_was_saved(
+def test_what_fails_after_run_transaction_says_that_it_was_saved(
     client: TestClient, is_sqlite: bool, way: str, trouble: str
 ) -> None:
     if is_sqlite and trouble == "database-unavailable":

@@ -63,7 +63,7 @@ def test_hosts_that_nobody_could_use_are_refused(
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """Give the address of somebody who lets all connect, and says nothing."""
+    """Give the address of a server that accepts connections, and is silent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 

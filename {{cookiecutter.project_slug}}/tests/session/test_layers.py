@@ -1,4 +1,4 @@
-"""Imports point one way, and what guards our sessions leaves other sessions alone."""
+"""Imports point one way, and the guards of our sessions leave others alone."""
 
 import ast
 from collections.abc import Iterator

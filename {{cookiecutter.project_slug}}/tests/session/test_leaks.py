@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""Sessions give back what they took, however they end (S5)."""
+"""Sessions give back their connections, however they end."""
 
 import logging
 
@@ -74,7 +74,7 @@ async def test_a_rollback_that_fails_on_return_is_logged_and_leaks_nothing(
 ) -> None:
     with monkeypatch.context() as patch:
         await fail_to_roll_back(database, patch)
-    assert "connection lost on its return" in caplog.text
+    assert "connection lost while closing" in caplog.text
     assert await count_leaks(database) == 0
     async with database.snapshot() as session:
         assert await count(session) == 0

@@ -1,4 +1,4 @@
-"""Between two units, an endpoint that waits for others holds nothing (S15)."""
+"""Between two transactions, an endpoint holds neither slot nor connection."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ answered = Event()
 
 @router.post("/notes/{text}/ask")
 async def ask(request: Request, text: str) -> bool:
-    """Save a note, ask somebody slow, and rename it; or find that it has gone."""
+    """Save a note, call a slow service, and rename the note unless it is gone."""
     database = get_database(request)
     note = await run_transaction(database, notes.save, notes.NoteIn(text=text))
     asked.set()
@@ -36,7 +36,7 @@ async def ask(request: Request, text: str) -> bool:
 
 @pytest.fixture
 def narrow(notes_settings: Settings) -> Iterator[TestClient]:
-    """Give a client of an app with a single place to write."""
+    """Give a client of an app with a single slot for writing."""
     app = create_app(notes_settings.model_copy(update={"database_max_overflow": 0}))
     app.include_router(router)
     app.include_router(notes.router)
@@ -45,7 +45,7 @@ def narrow(notes_settings: Settings) -> Iterator[TestClient]:
 
 
 @pytest.mark.parametrize("is_removed", [False, True])
-def test_what_was_read_before_a_long_call_is_looked_at_again(
+def test_a_row_is_checked_again_after_a_long_call(
     narrow: TestClient, is_removed: bool
 ) -> None:
     asked.clear()
@@ -57,7 +57,7 @@ def test_what_was_read_before_a_long_call_is_looked_at_again(
             database = database_of(narrow)
             assert database.gauges()["write"]["checked_out"] == 0
             assert narrow.get("/notes").json() == 1
-            # Others use the only connection meanwhile, and may change anything.
+            # Other requests use the only connection meanwhile, and change the row.
             other = narrow.post("/notes", json={"text": "other"}).json()["id"]
             assert narrow.portal is not None
             if is_removed:

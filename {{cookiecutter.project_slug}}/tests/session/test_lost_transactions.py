@@ -25,7 +25,7 @@ async def run_raw(session: WriteSession, statement: str) -> None:
 
 
 async def save_around(database: Database, *raw: str) -> None:
-    """Save a note, and swallow what the driver says about raw statements meanwhile."""
+    """Save a note, and swallow the driver's errors of raw statements meanwhile."""
     async with database.write() as session:
         await add(session, NoteIn())
         for statement in raw:

@@ -28,7 +28,7 @@ router = Router(prefix="/counters")
 
 
 class Counter(Base):
-    """A number that many want to change."""
+    """A number that many transactions change at once."""
 
     __tablename__ = "counters"
 
@@ -126,7 +126,7 @@ async def read_then_wait(
     database: Database,
     commits: bool,
 ) -> Counter:
-    """Read the counter; meanwhile somebody else sets it to 41 and commits."""
+    """Read the counter; meanwhile another session sets it to 41 and commits."""
     counter = await find(session, "likes")
     assert counter.value == 0
     if commits:
@@ -176,7 +176,7 @@ async def test_a_row_that_was_read_before_is_fresh_when_it_is_locked(
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-async def test_changes_that_were_not_sent_survive_a_lock(
+async def test_changes_that_were_not_flushed_survive_a_lock(
     counters: Database, lock: Callable[..., Any]
 ) -> None:
     async with counters.write() as session:
@@ -258,7 +258,7 @@ async def test_a_bulk_update_leaves_other_objects_as_they_are(
     assert await stored(counters) == {"likes": 41}
 
 
-async def test_a_bulk_update_counts_on_what_was_not_sent(counters: Database) -> None:
+async def test_a_bulk_update_flushes_first(counters: Database) -> None:
     async with counters.write() as session:
         counter = await find(session, "likes")
         counter.value = 5
@@ -314,7 +314,7 @@ def counting(counter_settings: Settings) -> Iterator[TestClient]:
 
 
 @pytest.mark.parametrize("path", ["/counters/likes", "/counters/likes/later"])
-def test_many_who_count_at_once_count_right(counting: TestClient, path: str) -> None:
+def test_concurrent_increments_are_all_counted(counting: TestClient, path: str) -> None:
     responses = at_once(lambda _: counting.post(path), 20)
     assert [response.status_code for response in responses] == [200] * 20
     assert sorted(response.json() for response in responses) == [*range(1, 21)]

@@ -32,11 +32,11 @@ router = Router(prefix="/notes")
 
 
 class RefusedError(Exception):
-    """What a service raises when it changes its mind."""
+    """What a service raises to discard its changes."""
 
 
 async def save_apart(database: Database, *texts: str) -> int:
-    """Let somebody else save notes; return the id of the last one."""
+    """Save notes in another session; return the id of the last one."""
     async with database.write_engine.begin() as connection:
         for text in texts:
             statement = insert(Note).values(text=text).returning(Note.id)
@@ -46,7 +46,7 @@ async def save_apart(database: Database, *texts: str) -> int:
 
 
 async def stored(database: Database) -> list[str]:
-    """Return the texts of all notes, as somebody else sees them."""
+    """Return the texts of all notes, as another session sees them."""
     async with database.write_engine.connect() as connection:
         texts = await connection.scalars(select(TABLE.c.text).order_by(TABLE.c.id))
         return [*texts]
@@ -303,7 +303,7 @@ async def test_a_new_object_of_a_failed_savepoint_is_stored_when_it_is_added_aga
 
 
 class Unlucky:
-    """A unit that others are in the way of, the first time."""
+    """A service whose first attempt has a serialization conflict."""
 
     attempts = 0
 
@@ -315,7 +315,7 @@ class Unlucky:
                 raise failed()
 
 
-def test_a_unit_that_runs_again_stores_the_new_object_that_it_was_given(
+def test_a_retried_service_stores_the_new_object_that_it_was_given(
     probe: TestClient,
 ) -> None:
     unlucky = Unlucky()

@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""An endpoint that has a session opens no other: many at once would wait for ever."""
+"""A second session in a request is refused: under load it would deadlock the pool."""
 
 {% if cookiecutter.io == 'async' %}
 import asyncio
@@ -30,7 +30,7 @@ from tests.session.conftest import TABLE
 from tests.session.probe import NoteIn, add, count, run_unit, save
 
 router = Router(prefix="/one")
-# What was refused.
+# The errors of refused sessions.
 refused: list[errors.DatabaseError] = []
 
 
@@ -75,7 +75,7 @@ WAYS: dict[str, Callable[..., Any]] = {
 
 
 async def in_helper(database: Database, way: str) -> None:
-    """Open a session, and keep what is said about it."""
+    """Open a session, and keep the error."""
     try:
         await WAYS[way](database)
     except errors.SecondSessionError as error:
@@ -152,7 +152,7 @@ async def work_in_background(
     _db: WriteDep,
     tasks: BackgroundTasks,
 ) -> None:
-    """Leave the work to others, who have sessions of their own."""
+    """Leave the work to a background task, which has sessions of its own."""
     tasks.add_task(work, get_database(request))
 
 

@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""Outside requests the same rules hold, by context managers."""
+"""Outside requests, context managers guarantee the same."""
 
 import pytest
 from sqlalchemy import text
@@ -65,7 +65,7 @@ async def lose_the_connection(database: Database, settings: Settings) -> None:
         await connection.commit()
 
 
-async def test_it_is_told_when_nobody_knows_whether_that_was_saved(
+async def test_a_commit_of_unknown_outcome_raises(
     database: Database,
     notes_settings: Settings,
 ) -> None:

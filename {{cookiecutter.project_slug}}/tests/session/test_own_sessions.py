@@ -1,4 +1,4 @@
-"""Who holds no session opens one: each task of a request, and what it leaves over."""
+"""A task that holds no session may open one, beside a request and after it."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ from tests.session import probe as notes
 from tests.session.conftest import TABLE
 
 router = Router(prefix="/own")
-# What was refused.
+# The errors of refused sessions.
 refused: list[errors.DatabaseError] = []
-# What a request has left to do.
+# The tasks that go on after their request.
 tasks: list[asyncio.Task[int]] = []
-# Whether it may begin.
+# Open when they may begin.
 gate = Event()
 
 

@@ -1,4 +1,4 @@
-"""Sessions that only read (S7)."""
+"""Sessions that only read: the database refuses their writes."""
 
 import pytest
 from starlette.testclient import TestClient
@@ -11,16 +11,16 @@ def test_the_database_refuses_to_write(probe: TestClient, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/notes/while-reading", "/notes/in-snapshot"])
-def test_reading_leaves_no_trace_on_writing(probe: TestClient, path: str) -> None:
+def test_reading_leaves_write_sessions_alone(probe: TestClient, path: str) -> None:
     for number in range(5):
         probe.post(path, json={})
-        answer = probe.post("/notes", json={"text": f"note {number}"})
-        assert answer.status_code == 201
+        response = probe.post("/notes", json={"text": f"note {number}"})
+        assert response.status_code == 201
 
 
-def test_a_snapshot_sees_one_moment(probe: TestClient) -> None:
-    answer = probe.get("/notes/around/meanwhile")
-    assert (answer.status_code, answer.text) == (200, "0")
+def test_statements_of_a_snapshot_see_one_state(probe: TestClient) -> None:
+    response = probe.get("/notes/around/meanwhile")
+    assert (response.status_code, response.text) == (200, "0")
     assert probe.get("/notes").text == "1"
 
 

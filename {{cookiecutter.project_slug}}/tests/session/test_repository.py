@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""The generic repository, and savepoints (S11)."""
+"""The generic repository, and savepoints."""
 
 import pytest
 {% if cookiecutter.io == 'async' %}
@@ -59,7 +59,7 @@ async def lock_apart(database: Database, id: int) -> None:
         await NoteRepository(session).lock(id)
 
 
-async def test_a_locked_row_is_for_one_at_a_time(database: Database) -> None:
+async def test_a_locked_row_keeps_other_writers_waiting(database: Database) -> None:
     async with database.write() as session:
         note = await NoteRepository(session).add(Note(text="wanted"))
         await session.commit()
@@ -101,7 +101,7 @@ async def test_get_or_create_hides_no_other_error(session: WriteSession) -> None
 
 
 class LateRepository(NoteRepository):
-    """Looks a moment too early: somebody else's row is not there yet."""
+    """Looks too early: the row of another transaction is not there yet."""
 
     looked = False
 
@@ -159,11 +159,11 @@ async def add_in_savepoint(session: WriteSession, *texts: str) -> None:
             await NoteRepository(session).add(Note(text=text))
 
 
-async def test_a_savepoint_is_taken_back_alone(session: WriteSession) -> None:
+async def test_a_savepoint_is_rolled_back_alone(session: WriteSession) -> None:
     notes = NoteRepository(session)
     await notes.add(Note(text="kept"))
     with pytest.raises(IntegrityError):
-        await add_in_savepoint(session, "taken back", "kept")
+        await add_in_savepoint(session, "rolled back", "kept")
     await notes.add(Note(text="also kept"))
     stored = await notes.list(limit=10)
     assert [note.text for note in stored] == ["kept", "also kept"]

@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""A migration that the code can live with fails no session, while the app runs."""
+"""A compatible migration fails no session while the app runs."""
 
 {% if cookiecutter.io == 'async' %}
 from collections.abc import AsyncIterator, Callable
@@ -140,7 +140,7 @@ async def change(
     use: Callable[[Database], Any],
     change: str,
 ) -> None:
-    """Change the table between uses; drivers prepare what comes often enough."""
+    """Change the table between uses; drivers prepare statements that are frequent."""
     for _ in range(7):
         await use(database)
     await support.execute(settings, f"ALTER TABLE things {change}")

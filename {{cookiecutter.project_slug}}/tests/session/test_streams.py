@@ -1,4 +1,4 @@
-"""Streams have a session of their own, for as long as they last (S13)."""
+"""Streams have a session of their own, for as long as they last."""
 
 import asyncio
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def save(probe: TestClient, *texts: str) -> None:
 
 @contextmanager
 def closed_gate() -> Iterator[None]:
-    """Let no stream end meanwhile."""
+    """Keep each stream open until the test opens the gate."""
     notes.streaming.clear()
     notes.gate.clear()
     try:
@@ -36,7 +36,7 @@ def closed_gate() -> Iterator[None]:
         notes.gate.set()
 
 
-def test_all_statements_of_a_stream_see_one_moment(probe: TestClient) -> None:
+def test_all_statements_of_a_stream_see_one_state(probe: TestClient) -> None:
     save(probe, "a", "b")
     with ThreadPoolExecutor() as threads:
         with closed_gate():
@@ -46,19 +46,19 @@ def test_all_statements_of_a_stream_see_one_moment(probe: TestClient) -> None:
         assert streaming.result() == "a\nb\n2\n"
 
 
-def test_streams_leave_half_of_the_places_to_others(probe: TestClient) -> None:
+def test_streams_leave_half_of_the_slots_to_others(probe: TestClient) -> None:
     with ThreadPoolExecutor() as threads:
         with closed_gate():
             streaming = [threads.submit(stream, probe) for _ in range(2)]
             wait_for_gauge(probe, "waiting", 1)
-            # One streams, one waits, and the other of the two places is free.
+            # One streams, one waits, and the second of the two slots is free.
             assert probe.get("/notes").status_code == 200
         assert streaming[0].result() == "0\n"
 
 
 @pytest.fixture
 def hasty(notes_settings: Settings) -> Iterator[TestClient]:
-    """Give a client of an app whose streams must be through soon."""
+    """Give a client of an app with a short stream timeout."""
     with serve_notes(notes_settings, database_stream_timeout=0.1) as client:
         yield client
 

@@ -1,6 +1,6 @@
 {% extends "async.jinja" %}
 {% block code %}
-"""A transaction may have timeouts of its own, which end with it (S10)."""
+"""A transaction may have timeouts of its own, which end with it."""
 
 import time
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from tests.session.conftest import TABLE
 from tests.session.probe import count
 from tests.support import count_leaks, empty_tables
 
-# It takes longer than a hundredth of a second, and less than a minute.
+# The statement takes longer than a hundredth of a second, and less than a minute.
 SLOW = text(
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500000)"
     " SELECT max(i) FROM n"
@@ -51,13 +51,13 @@ async def test_a_slow_statement_ends_at_the_transactions_own_timeout(
                 await session.scalar(SLOW)
             assert to_problem(failure.value).status == 504
             await session.rollback()
-            # The next transaction is as patient as any.
+            # The next transaction has the usual timeout.
             assert await session.scalar(SLOW) == 500_000
         async with kind() as session:
             assert await session.scalar(SLOW) == 500_000
 
 
-async def test_it_ends_with_a_transaction_that_is_saved(patient: Database) -> None:
+async def test_a_timeout_ends_with_a_committed_transaction(patient: Database) -> None:
     async with patient.write() as session:
         await session.set_timeouts(statement=0.01)
         await session.commit()
@@ -78,7 +78,7 @@ async def test_a_stream_on_sqlite_may_take_longer(database: Database) -> None:
         assert sum(numbers) == 100_000
 
 
-async def test_it_may_be_set_when_the_transaction_has_begun(patient: Database) -> None:
+async def test_a_timeout_may_be_set_in_a_begun_transaction(patient: Database) -> None:
     async with patient.snapshot() as session:
         assert await count(session) == 0
         await session.set_timeouts(statement=0.01)
@@ -86,7 +86,7 @@ async def test_it_may_be_set_when_the_transaction_has_begun(patient: Database) -
             await session.scalar(SLOW)
 
 
-async def test_it_may_be_longer_than_the_settings_say(database: Database) -> None:
+async def test_a_timeout_may_be_longer_than_in_the_settings(database: Database) -> None:
     async with database.snapshot() as session:
         await session.set_timeouts(statement=0)
         assert await session.scalar(SLOW) == 500_000
@@ -94,7 +94,7 @@ async def test_it_may_be_longer_than_the_settings_say(database: Database) -> Non
 
 async def lock_notes(session: WriteSession, **timeouts: Unpack[Timeouts]) -> None:
     await session.set_timeouts(**timeouts)
-    connection = await session.connection()  # on SQLite, that is a lock already
+    connection = await session.connection()  # on SQLite, BEGIN takes the lock
     if connection.dialect.name == "postgresql":
         await connection.execute(text("LOCK TABLE notes"))
 
@@ -148,12 +148,12 @@ async def wait_for_the_end_of(pid: int | None, database: Database) -> None:
     is_there = 1
     while is_there:
         assert time.monotonic() < deadline, "it is still connected"
-        # A transaction sees the activity of one moment.
+        # A transaction sees one snapshot of pg_stat_activity.
         async with database.readiness_engine.connect() as connection:
             is_there = await connection.scalar(query, {"pid": pid}) or 0
 
 
-async def test_behind_a_pooler_it_is_the_transactions_as_well(
+async def test_behind_a_pooler_timeouts_end_with_the_transaction_too(
     notes_settings: Settings,
 ) -> None:
     if notes_settings.is_sqlite:
@@ -171,7 +171,7 @@ async def read_within(database: Database, seconds: float, *, alone: bool) -> Non
         await session.set_timeouts(statement=seconds)
 
 
-async def test_timeouts_that_cannot_be_are_refused(database: Database) -> None:
+async def test_negative_and_too_long_timeouts_are_refused(database: Database) -> None:
     with pytest.raises(SnapshotNeededError):
         await read_within(database, 1, alone=True)
     for seconds in (-1, 86_401, float("nan"), float("inf")):

@@ -29,7 +29,7 @@ from tests.session.test_admission import database_of
 
 
 class SerializationError(Exception):
-    """What a driver raises, as far as the session layer looks at it."""
+    """A driver's error, as far as the session layer looks at it."""
 
     sqlstate = "40001"
 
@@ -39,7 +39,7 @@ def failed() -> DBAPIError:
 
 
 def do(client: TestClient, way: Callable[..., Any], *args: Any) -> Any:
-    """Run a unit where the app runs."""
+    """Run a function of `app.run` where the app runs."""
     assert client.portal is not None
     return client.portal.call(way, database_of(client), *args)
 
@@ -57,7 +57,7 @@ async def save_apart(database: Database, note: str) -> None:
 
 
 class Rival:
-    """A unit that somebody else gets in the way of, the first time."""
+    """A service whose first attempt has a serialization conflict."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -68,7 +68,7 @@ class Rival:
         async with unit(db) as session:
             notes = await count(session)
             if len(self.sessions) == 1:
-                # Who has counted and who has saved do not fit into any order.
+                # No serial order explains both what was counted and what was saved.
                 await self.count_and_save_too()
             await add(session, NoteIn(text=f"after {notes}"))
         return notes
@@ -81,12 +81,12 @@ class Rival:
             await session.commit()
 
 
-def test_a_unit_that_others_were_in_the_way_of_runs_again(probe: TestClient) -> None:
+def test_a_conflict_is_retried_in_a_new_session(probe: TestClient) -> None:
     rival = Rival(database_of(probe))
     notes = do(probe, run_serializable, rival.count_and_save)
     assert len(rival.sessions) == 2
     assert rival.sessions[0] is not rival.sessions[1]
-    # On SQLite the rival has to wait in vain for the unit's lock.
+    # On SQLite the rival times out waiting for the lock.
     assert probe.get("/notes").json() == notes + 1
 
 
@@ -95,7 +95,7 @@ async def isolation(db: WriteDep) -> str:
     return str(level)
 
 
-def test_only_the_unit_itself_is_serializable(
+def test_only_run_serializable_is_serializable(
     probe: TestClient, notes_settings: Settings
 ) -> None:
     if notes_settings.is_sqlite:
@@ -105,7 +105,7 @@ def test_only_the_unit_itself_is_serializable(
 
 
 class Failing:
-    """A unit that fails so many times."""
+    """A service that fails so many times."""
 
     def __init__(self, error: BaseException, times: int, *, commits: bool) -> None:
         self.error = error
@@ -123,7 +123,7 @@ class Failing:
         return self.attempts
 
 
-def test_what_may_have_saved_something_does_not_run_again(probe: TestClient) -> None:
+def test_what_may_have_committed_is_not_retried(probe: TestClient) -> None:
     for error, commits in [
         (failed(), True),
         (CommitOutcomeUnknownError(), False),
@@ -135,11 +135,11 @@ def test_what_may_have_saved_something_does_not_run_again(probe: TestClient) -> 
         assert unit.attempts == 1
 
 
-def test_it_runs_again_until_it_succeeds(probe: TestClient) -> None:
+def test_a_service_is_retried_until_it_succeeds(probe: TestClient) -> None:
     assert do(probe, run_serializable, Failing(failed(), 3, commits=False).run) == 4
 
 
-def test_it_does_not_run_again_for_ever(
+def test_retrying_ends_at_the_deadline(
     notes_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "wait_random_exponential", lambda *_: wait_fixed(0.1))
@@ -153,7 +153,7 @@ def test_it_does_not_run_again_for_ever(
     assert 2 <= failing.attempts <= 4
 
 
-def test_nothing_is_held_while_it_waits_to_run_again(
+def test_no_slot_is_held_while_waiting_to_retry(
     notes_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits, is_over = Event(), Event()
@@ -172,8 +172,8 @@ def test_nothing_is_held_while_it_waits_to_run_again(
     ):
         running = threads.submit(do, client, run_serializable, failing.run)
         try:
-            assert waits.wait(10), "it could not even begin"
-            # The only place, and the only connection.
+            assert waits.wait(10), "no retry was waited for"
+            # The only slot, and the only connection.
             assert do(client, run_transaction, save, NoteIn()) > 0
             assert failing.attempts == 1
         finally:
@@ -185,7 +185,7 @@ def test_nothing_is_held_while_it_waits_to_run_again(
     ("sqlstate", "again"),
     [("40001", True), ("40P01", True), ("55P03", False), ("57014", False)],
 )
-def test_what_runs_again_is_told_by_sqlstate(
+def test_the_sqlstate_decides_what_is_retried(
     sqlstate: str, again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SerializationError, "sqlstate", sqlstate)
@@ -201,7 +201,7 @@ def test_an_error_in_the_background_is_logged_and_saves_nothing(
     assert probe.get("/notes").json() == 1
 
 
-def test_the_requests_session_is_of_no_use_in_the_background(
+def test_the_requests_session_raises_in_the_background(
     probe: TestClient,
 ) -> None:
     with pytest.raises(RuntimeError) as failure:
