@@ -54,7 +54,7 @@ def test_no_transfer_is_lost_made_twice_or_fails(
         users = [somebody(shop) for _ in range(4)]
         giving = partial(give, time.monotonic() + 10, most, users)
         answers = sum(threads.map(giving, range(50)), Counter[int]())
-        retries = shop.service.log.count("serialization conflict in")
+        retries = shop.service.log.count("conflict or lost connection in")
         print(dict(answers), "retries:", retries)
         note(transfers=answers[201])
         assert answers.keys() == {201, 409}, answers

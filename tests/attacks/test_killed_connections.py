@@ -122,7 +122,7 @@ def test_no_transfer_is_made_twice_when_connections_are_killed(
         rows = shop.sql(
             "SELECT email, amount FROM transfers JOIN users ON users.id = sender_id"
         )
-        again = shop.service.log.count("serialization conflict in")
+        again = shop.service.log.count("conflict or lost connection in")
         print(f"{sum(n for (n,) in kills)} killed in {len(kills)} rounds,")
         print(f"{len(made)} made, {len(unknown)} unknown, {again} attempts made again")
         assert len(rows) == len({*rows}), "made twice"

@@ -115,8 +115,8 @@ def _check(route: str, endpoint: Dependant, *, is_socket: bool) -> None:
     kinds = sorted({KINDS[each.call][0] for each in sessions if each.call})
     if is_socket and kinds:
         raise RouteError(
-            f"{route} takes {kinds[0]}, which belongs to a request: open a session for "
-            "each message, by transaction(database) or database.read()"
+            f"{route} takes {kinds[0]}, which belongs to a request: for each message, "
+            "await run_transaction(database, service, …) or run_read(…)"
         )
     if len(kinds) > 1:
         raise RouteError(

@@ -7,14 +7,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.requests import HTTPConnection
 from fastapi.routing import APIRoute
 
 from app.db.database import Database
 
 
-def get_database(request: Request) -> Database:
-    """Return the app's engines and sessions."""
-    database: Database = request.app.state.database
+def get_database(connection: HTTPConnection) -> Database:
+    """Return the app's engines and sessions, for a request or a WebSocket."""
+    database: Database = connection.app.state.database
     return database
 
 

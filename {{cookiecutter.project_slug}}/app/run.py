@@ -153,7 +153,7 @@ async def run_serializable(
     def log(state: RetryCallState) -> None:
         error = state.outcome and state.outcome.exception()
         logger.info(
-            "serialization conflict in %s, attempt %d (SQLSTATE %s); retrying",
+            "conflict or lost connection in %s, attempt %d (SQLSTATE %s); retrying",
             name,
             state.attempt_number,
             sqlstate(error) if error else None,

@@ -89,7 +89,7 @@ def watch_connections(engine: Engine, settings: Settings) -> None:
             # SQLAlchemy does so after AUTOCOMMIT, which is no change then.
             engine.dialect.reset_isolation_level(connection)
         entry.info["state"] = state_of(connection, entry.driver_connection)
-        entry.info["since"] = time.monotonic()
+        entry.info["since"], entry.info["was used"] = time.monotonic(), False
 
     @event.listens_for(engine, "checkout")
     def checkout(
@@ -103,8 +103,10 @@ def watch_connections(engine: Engine, settings: Settings) -> None:
             try:
                 engine.dialect.do_ping(connection)
             except (engine.dialect.loaded_dbapi.Error, ConnectionError) as error:
+                if not entry.info["was used"]:
+                    raise DatabaseUnavailableError("lost a new connection") from error
                 raise DisconnectionError("died while it was idle") from error
-        entry.info["since"] = now
+        entry.info["since"], entry.info["was used"] = now, True
 
     @event.listens_for(engine, "checkin")
     def checkin(

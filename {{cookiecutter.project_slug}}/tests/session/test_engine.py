@@ -13,6 +13,7 @@ from app.config import PROJECT, ROOT, Settings
 from app.db import pool
 from app.db.database import Database
 from app.db.engine import POSTGRESQL_DRIVER, make_engine
+from app.db.errors import DatabaseUnavailableError
 from tests.session.probe import Note, count
 from tests.support import POOLER, execute, make_settings
 
@@ -169,6 +170,30 @@ async def test_a_killed_connection_fails_nobody(
         async with database.read() as session:
             pid = await session.scalar(text("SELECT pg_backend_pid()"))
         await killer.scalar(text(f"SELECT pg_terminate_backend({pid}, 5000)"))
+    async with database.read() as session:
+        assert await count(session) == 0
+
+
+async def test_a_connection_that_is_killed_again_and_again_is_unavailable(
+    database: Database,
+    notes_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if notes_settings.is_sqlite:
+        pytest.skip(only_postgresql)
+
+    def fail(*_: object) -> None:
+        raise ConnectionResetError
+
+    async with database.read() as session:
+        assert await count(session) == 0
+    monkeypatch.setattr(pool, "_is_closed", lambda _: True)
+    with monkeypatch.context() as context:
+        context.setattr(database.read_engine.dialect, "do_ping", fail)
+        session = database.read()
+        with pytest.raises(DatabaseUnavailableError):
+            await count(session)
+        await session.close()
     async with database.read() as session:
         assert await count(session) == 0
 {% endblock %}
