@@ -114,7 +114,8 @@ def watch_connections(engine: Engine, settings: Settings) -> None:
         entry: ConnectionPoolEntry,
     ) -> None:
         now = time.monotonic()
-        held, entry.info["since"] = now - entry.info["since"], now
+        held = now - entry.info.get("since", now)
+        entry.info["since"] = now
         if held > longest:
             logger.warning("connection held for %.1f s by %s", held, current_route())
         if connection is None or (is_postgresql and _is_closed(connection)):
