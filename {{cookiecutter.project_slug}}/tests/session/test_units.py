@@ -2,7 +2,6 @@
 {% block code %}
 """Services in transactions of their own: serializable, retried, in the background."""
 
-import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,7 +13,7 @@ from anyio import to_thread
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from starlette.testclient import TestClient
-from tenacity import AsyncRetrying, wait_fixed
+from tenacity import AsyncRetrying, wait_chain, wait_fixed
 
 from app import run
 from app.config import Settings
@@ -142,7 +141,8 @@ def test_a_service_is_retried_until_it_succeeds(probe: TestClient) -> None:
 def test_retrying_ends_at_the_deadline(
     notes_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waits = wait_chain(wait_fixed(0), wait_fixed(notes_settings.database_retry_deadline))
+    deadline = notes_settings.database_retry_deadline
+    waits = wait_chain(wait_fixed(0), wait_fixed(deadline))
     monkeypatch.setattr(run, "wait_random_exponential", lambda *_: waits)
     failing = Failing(failed(), 1_000, commits=False)
     with TestClient(create_app(notes_settings)) as client, pytest.raises(DBAPIError):
