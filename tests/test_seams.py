@@ -31,6 +31,7 @@ SEAMS: dict[str, set[str]] = {
         "app/concurrency.py",
         "app/db/database.py",
         "app/db/engine.py",
+        "app/db/errors.py",
         "app/db/pool.py",
         "app/db/repository.py",
         "app/db/schema_changes.py",
@@ -213,6 +214,7 @@ ASYNC_IN_BOTH = {
 ASK_FOR_IO = {
     "README.md",
     "app/db/engine.py",
+    "app/db/errors.py",
     "app/db/pool.py",
     "app/db/schema_changes.py",
     "app/db/session.py",

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from app.context import current_route, has_committed
 from app.db.errors import (
     BUSY,
+    DRIVER_ERRORS,
     EXHAUSTED,
     FAILED_AFTER_COMMIT,
     UNKNOWN_COMMIT,
@@ -185,5 +186,5 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.exception_handler(ProblemError)(_on_problem)
     app.exception_handler(HTTPException)(_on_http_exception)
     app.exception_handler(RequestValidationError)(_on_validation_error)
-    for error_class in (DatabaseError, SQLAlchemyError):
+    for error_class in (DatabaseError, SQLAlchemyError, *DRIVER_ERRORS):
         app.exception_handler(error_class)(_on_database_error)
