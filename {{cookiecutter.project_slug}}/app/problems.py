@@ -25,8 +25,9 @@ from app.db.errors import (
 from app.logs import logger
 from app.schemas import Problem
 
-# Of a request that does not fit its schema.
+# Of a request that does not fit its schema; and of the name of a field.
 MOST_ERRORS = 20
+LONGEST_NAME = 100
 
 
 class ProblemError(Exception):
@@ -145,11 +146,19 @@ async def _on_validation_error(
     request: Request, error: RequestValidationError
 ) -> Response:
     # Only where and what: the input is not echoed, it may hold a password. And only
-    # the first: a large body may have very many.
-    errors = [
-        {key: each[key] for key in ("loc", "msg", "type")}
-        for each in error.errors()[:MOST_ERRORS]
-    ]
+    # the first: a large body may have very many. A dependency that takes the same body
+    # reports the same errors once more.
+    errors: list[dict[str, Any]] = []
+    for each in error.errors():
+        loc = [
+            part[:LONGEST_NAME] if isinstance(part, str) else part
+            for part in each["loc"]
+        ]
+        shown = {"loc": loc, "msg": each["msg"], "type": each["type"]}
+        if shown not in errors:
+            errors.append(shown)
+        if len(errors) == MOST_ERRORS:
+            break
     return ProblemResponse(
         request.scope["path"],
         HTTPStatus.UNPROCESSABLE_ENTITY,
