@@ -44,7 +44,7 @@ def _plain_digits(value: Any) -> Any:
 
 
 # PostgreSQL cannot store NUL in text; SQLite can, but then cuts it off. A pattern makes
-# pydantic refuse lone surrogates too. Validators go last, or the constraints would count
+# pydantic refuse lone surrogates too. Validators go last, or constraints would count
 # "items": `Annotated[Text, Field(min_length=1), AfterValidator(printable)]`.
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 PathId = Annotated[int, Path(ge=1, le=MAX_ID), BeforeValidator(_plain_digits)]

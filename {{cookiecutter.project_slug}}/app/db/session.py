@@ -255,8 +255,7 @@ def _do_orm_execute(state: ORMExecuteState) -> Result[Any] | None:
     statement = state.statement
     if state.is_select:
         if state.lazy_loaded_from is not None:
-            relationship = state.loader_strategy_path and state.loader_strategy_path[-1]
-            raise LazyLoadError(f"{relationship} was not loaded: name it in `loads`")
+            raise LazyLoadError(_what_helps(state))
         # No public name tells whether a SELECT locks. What it has locked is to be read
         # as it is now, not as it was when the session read it before.
         if getattr(statement, "_for_update_arg", None) is not None:
@@ -267,6 +266,18 @@ def _do_orm_execute(state: ORMExecuteState) -> Result[Any] | None:
     if state.is_insert or state.is_delete:
         state.update_execution_options(populate_existing=True)  # for RETURNING
     return None
+
+
+def _what_helps(state: ORMExecuteState) -> str:
+    relationship = state.loader_strategy_path and state.loader_strategy_path[-1]
+    reason = f"{relationship} was not loaded: "
+    if getattr(state.lazy_loaded_from, "insert_order", None) is None:
+        return f"{reason}name it in `loads`"
+    # Its session knows the object, so that no repository reads it.
+    return (
+        f"{reason}the object was added, not read; set the relationship itself, or read "
+        "the object by session.get(…, options=loads, populate_existing=True)"
+    )
 
 
 def _update_and_reload(state: ORMExecuteState) -> Result[Any]:
