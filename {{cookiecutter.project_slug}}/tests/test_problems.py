@@ -32,21 +32,19 @@ class LenientPerson(Person):
     model_config = ConfigDict(extra="ignore")
 
 
-async def read_person(person: Person) -> Person:
+def read_person(person: Person) -> Person:
     """Read the body as a dependency does."""
     return person
 
 
 @router.post("/strict")
-async def add_person(
-    person: Person, _same: Annotated[Person, Depends(read_person)]
-) -> str:
+def add_person(person: Person, _same: Annotated[Person, Depends(read_person)]) -> str:
     """Return the person's name."""
     return person.first_name
 
 
 @router.post("/lenient")
-async def add_anyhow(person: LenientPerson) -> str:
+def add_anyhow(person: LenientPerson) -> str:
     """Return the person's name."""
     return person.first_name
 

@@ -20,9 +20,13 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 {% if cookiecutter.orm == 'sqlalchemy' %}
 from sqlalchemy.ext.asyncio import AsyncSession
 {% endif %}
-from sqlalchemy.orm import Mapper, object_session
 from sqlalchemy.orm.attributes import set_committed_value
-from sqlalchemy.orm.session import ORMExecuteState, SessionTransaction
+from sqlalchemy.orm.mapper import Mapper
+from sqlalchemy.orm.session import (
+    ORMExecuteState,
+    SessionTransaction,
+    object_session,
+)
 {% if cookiecutter.orm == 'sqlmodel' %}
 from sqlmodel.ext.asyncio.session import AsyncSession
 {% endif %}
