@@ -82,18 +82,6 @@ LEAVING = """\
         else:
             self.rollback()
 """
-FLUSH = """\
-def _after_flush(session: Any, _context: object) -> None:
-    _note_change(session)
-"""
-INSERT_OR_DELETE = """\
-    if state.is_insert or state.is_delete:
-        _note_change(state.session)
-"""
-TEXTUAL = """\
-    elif isinstance(statement, TextClause) and _WRITES.match(statement.text):
-        _note_change(state.session)
-"""
 SAME_SESSION = """\
     context = transaction(database, serializable=True)
     async with database.write_admission, context as first:
@@ -344,35 +332,35 @@ MUTANTS = [
         CHANGES,
     ),
     Mutant(
-        "flushed changes are not noticed",
+        "changes that were sent are not noticed",
         SYNC_MANUAL,
         "app/db/session.py",
-        FLUSH,
-        FLUSH.replace("_note_change(session)", "pass"),
+        "if session is not None and session.in_transaction():",
+        "if False:",
         CHANGES,
     ),
     Mutant(
-        "bulk updates are not noticed",
+        "a statement that changed no row is a change",
         SYNC_MANUAL,
         "app/db/session.py",
-        "_note_change(state.session, in_bulk=True)",
-        "pass",
+        "cursor.rowcount != 0 or ",
+        "True or ",
         CHANGES,
     ),
     Mutant(
-        "bulk inserts and deletes are not noticed",
+        "what a CTE changes is not noticed",
         SYNC_MANUAL,
         "app/db/session.py",
-        INSERT_OR_DELETE,
-        INSERT_OR_DELETE.replace("_note_change(state.session)", "pass"),
+        "|with\\b.*[()]",
+        "|with out[()]",
         CHANGES,
     ),
     Mutant(
-        "textual changes are not noticed",
+        "a change behind a comment is not noticed",
         MANUAL_UNIT,
         "app/db/session.py",
-        TEXTUAL,
-        "",
+        "_WRITES = re.compile(\n    rf\"{_SPACE}",
+        "_WRITES = re.compile(\n    rf\"",
         CHANGES,
     ),
     # S3: no change vanishes, no update is lost
@@ -396,8 +384,8 @@ MUTANTS = [
         "a bulk update leaves what was read before",
         MANUAL_UNIT,
         "app/db/session.py",
-        "if mapper is not None and keys:",
-        "if False:",
+        "for start in range(0, len(keys), _AT_ONCE):",
+        "for start in ():",
         LOST_UPDATES,
     ),
     Mutant(
@@ -476,8 +464,8 @@ MUTANTS = [
         "what a failed savepoint has changed in bulk is not read again",
         SYNC_MANUAL_UNIT,
         "app/db/session.py",
-        "if all_of_them or inspect(instance).expired:",
-        "if inspect(instance).expired:",
+        "for mapper in in_bulk:",
+        "for mapper in ():",
         OBJECTS,
     ),
     # S5, S6: nothing leaks
@@ -851,6 +839,46 @@ MUTANTS = [
         " or order.user_id != user_id",
         "",
         "tests/test_orders.py",
+    ),
+    Mutant(
+        "a failed savepoint leaves what it has expired",
+        AUTO,
+        "app/db/session.py",
+        "for instance in expired:",
+        "for instance in ():",
+        OBJECTS,
+    ),
+    Mutant(
+        "who is cancelled after the commit gets another error",
+        AUTO,
+        "app/db/session.py",
+        "if transaction in {None, self.info.get(_COMMITTED)}:",
+        "if transaction is None:",
+        ASYNCIO,
+    ),
+    Mutant(
+        "what a driver itself raises is a bug",
+        SYNC,
+        "app/problems.py",
+        ", *DRIVER_ERRORS)",
+        ")",
+        ERRORS,
+    ),
+    Mutant(
+        "each error of a body comes as often as the body is read",
+        SYNC_MANUAL,
+        "app/problems.py",
+        "if shown not in errors:",
+        "if True:",
+        "tests/test_problems.py",
+    ),
+    Mutant(
+        "a list is always ordered by id",
+        AUTO,
+        "app/db/repository.py",
+        "order_by(*order_by, ",
+        "order_by(",
+        "tests/session/test_repository.py",
     ),
 ]
 

@@ -71,6 +71,7 @@ FILES = {
     "docs/sessions/reading.md",
     "docs/sessions/scripts.md",
     "docs/sessions/serializable.md",
+    "docs/sessions/sql.md",
     "docs/sessions/streaming.md",
     "docs/sessions/writing.md",
     "docs/settings.md",

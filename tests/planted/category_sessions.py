@@ -45,6 +45,16 @@ def test_an_import_leaves_out_the_names_that_are_taken(client: TestClient) -> No
     assert sorted(names(client)) == ["Fruit", "Herbs", "Nuts"]
 
 
+def test_names_are_trimmed(client: TestClient) -> None:
+    for name in (" Fruit", "Nuts"):
+        create_category(client, name)
+    answer = client.post("/categories/trimming")
+    assert (answer.status_code, answer.json()) == (200, 1)
+    assert sorted(names(client)) == ["Fruit", "Nuts"]
+    create_category(client, "Nuts ")
+    assert failure(client.post("/categories/trimming")) == (409, "already-exists")
+
+
 def test_an_import_that_fails_saves_nothing(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from app.context import current_route, has_committed
 from app.db.errors import (
     BUSY,
+    DRIVER_ERRORS,
     EXHAUSTED,
     FAILED_AFTER_COMMIT,
     UNKNOWN_COMMIT,
@@ -24,8 +25,9 @@ from app.db.errors import (
 from app.logs import logger
 from app.schemas import Problem
 
-# How many validation errors a response lists.
+# How many validation errors a response lists, and how long a field's name may be.
 MOST_ERRORS = 20
+LONGEST_NAME = 100
 
 
 class ProblemError(Exception):
@@ -144,11 +146,19 @@ async def _on_validation_error(
     request: Request, error: RequestValidationError
 ) -> Response:
     # Only where and what: the input is not echoed, it may hold a password. And only
-    # the first: a large body may have very many.
-    errors = [
-        {key: each[key] for key in ("loc", "msg", "type")}
-        for each in error.errors()[:MOST_ERRORS]
-    ]
+    # the first: a large body may have very many. A dependency that takes the same body
+    # reports the same errors once more.
+    errors: list[dict[str, Any]] = []
+    for each in error.errors():
+        loc = [
+            part[:LONGEST_NAME] if isinstance(part, str) else part
+            for part in each["loc"]
+        ]
+        shown = {"loc": loc, "msg": each["msg"], "type": each["type"]}
+        if shown not in errors:
+            errors.append(shown)
+        if len(errors) == MOST_ERRORS:
+            break
     return ProblemResponse(
         request.scope["path"],
         HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -185,5 +195,5 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.exception_handler(ProblemError)(_on_problem)
     app.exception_handler(HTTPException)(_on_http_exception)
     app.exception_handler(RequestValidationError)(_on_validation_error)
-    for error_class in (DatabaseError, SQLAlchemyError):
+    for error_class in (DatabaseError, SQLAlchemyError, *DRIVER_ERRORS):
         app.exception_handler(error_class)(_on_database_error)

@@ -1,10 +1,121 @@
 """Errors have one shape, and tell clients no SQL, host name or traceback."""
 
+import json
 import logging
+from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
 from starlette.testclient import TestClient
+
+from app.problems import add_problem_handlers
+from app.routing import Router
+from app.schemas import Body, Text
+
+router = Router(prefix="/bodies")
+
+
+class Person(Body):
+    """What a client of JavaScript sends."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    first_name: Annotated[Text, Field(min_length=1, max_length=5)]
+    nick_names: list[Text] = Field(default_factory=list)
+
+
+class LenientPerson(Person):
+    """What may have fields that nobody knows."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+def read_person(person: Person) -> Person:
+    """Read the body as a dependency does."""
+    return person
+
+
+@router.post("/strict")
+def add_person(person: Person, _same: Annotated[Person, Depends(read_person)]) -> str:
+    """Return the person's name."""
+    return person.first_name
+
+
+@router.post("/lenient")
+def add_anyhow(person: LenientPerson) -> str:
+    """Return the person's name."""
+    return person.first_name
+
+
+@pytest.fixture
+def bodies() -> TestClient:
+    """Give a client of an app that has nothing but the endpoints above."""
+    app = FastAPI()
+    add_problem_handlers(app)
+    app.include_router(router)
+    return TestClient(app)
+
+
+def errors_of(client: TestClient, body: object) -> list[tuple[str, str]]:
+    """Return the name of each wrong field, and what is wrong."""
+    headers = {"Content-Type": "application/json"}
+    content = json.dumps(body)  # as ASCII: half of a surrogate pair is possible
+    answer = client.post("/bodies/strict", content=content, headers=headers)
+    assert answer.status_code == 422
+    errors = answer.json()["errors"]
+    assert all(each["loc"][0] == "body" for each in errors)
+    return [(each["loc"][-1], each["msg"]) for each in errors]
+
+
+def test_a_body_may_have_aliases(bodies: TestClient) -> None:
+    body = {"firstName": "Ada", "nickNames": ["A."]}
+    answer = bodies.post("/bodies/strict", json=body)
+    assert (answer.status_code, answer.json()) == (200, "Ada")
+
+
+UNKNOWN = "Extra inputs are not permitted"
+
+
+def test_each_wrong_field_is_named_once(bodies: TestClient) -> None:
+    assert errors_of(bodies, {"nickNames": [], "fistName": "Ada", "age": 36}) == [
+        ("firstName", "Field required"),
+        ("fistName", UNKNOWN),
+        ("age", UNKNOWN),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "String should have at least 1 character"),
+        ("x" * 6, "String should have at most 5 characters"),
+        ("\0", "String should match pattern '^[^\\x00]*$'"),
+        ("\ud800", "Input should be a valid string, unable to parse raw data"),
+    ],
+)
+def test_texts_have_characters(bodies: TestClient, name: str, message: str) -> None:
+    ((field, found),) = errors_of(bodies, {"firstName": name})
+    assert field == "firstName"
+    assert found.startswith(message)
+
+
+def test_very_many_or_long_unknown_fields_make_a_short_answer(
+    bodies: TestClient,
+) -> None:
+    many: dict[str, Any] = {str(number): 1 for number in range(10_000)}
+    assert errors_of(bodies, many) == [
+        ("body", "Value error, must have at most 22 fields")
+    ]
+    long = "x" * 10_000
+    assert errors_of(bodies, {"firstName": "Ada", long: 1}) == [(long[:100], UNKNOWN)]
+
+
+def test_a_body_may_ignore_unknown_fields(bodies: TestClient) -> None:
+    body: dict[str, Any] = {str(number): 1 for number in range(100)}
+    answer = bodies.post("/bodies/lenient", json=body | {"firstName": "Ada"})
+    assert (answer.status_code, answer.json()) == (200, "Ada")
 
 
 @pytest.mark.parametrize(

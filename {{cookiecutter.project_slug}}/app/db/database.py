@@ -21,7 +21,7 @@ import app
 from app.config import Settings
 from app.db.admission import Admission
 from app.db.engine import make_engine
-from app.db.session import ONE_STATEMENT, ReadSession, WriteSession
+from app.db.session import ONE_STATEMENT, ReadSession, WriteSession, notice_changes
 
 # Objects stay readable after the commit, and a session that is closed raises when it
 # is used again, instead of leaking a connection.
@@ -65,6 +65,7 @@ class Database:
         self.stream_timeout = settings.database_stream_timeout
         self.retry_deadline = settings.database_retry_deadline
         self.write_engine = make_engine(settings)
+        notice_changes(self.write_engine.sync_engine)
         self.read_engine = make_engine(settings, read_only=True, replica=True)
         self.readiness_engine = make_engine(
             settings.model_copy(update=_READINESS), read_only=True

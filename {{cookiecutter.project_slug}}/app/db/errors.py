@@ -1,8 +1,21 @@
 """What a database error means to a client: one map, by SQLSTATE."""
 
+import sqlite3
 from dataclasses import dataclass
 
+{% if cookiecutter.io == 'async' %}
+import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy import exc
+
+# What a driver raises where it is used past SQLAlchemy, as for COPY.
+DRIVER_ERRORS = (asyncpg.PostgresError, sqlite3.Error)
+{% else %}
+import psycopg
+from sqlalchemy import exc
+
+# What a driver raises where it is used past SQLAlchemy, as for COPY.
+DRIVER_ERRORS = (psycopg.Error, sqlite3.Error)
+{% endif %}
 
 
 class DatabaseError(Exception):
@@ -131,7 +144,7 @@ SQLSTATE_OF_SQLITE = {
 
 def sqlstate(error: BaseException) -> str | None:
     """Return the error's SQLSTATE, on SQLite the one of the same kind."""
-    driver_error = getattr(error, "orig", None)
+    driver_error = getattr(error, "orig", None) or error
     if code := getattr(driver_error, "sqlstate", None):
         return str(code)
     name = getattr(driver_error, "sqlite_errorname", None) or ""

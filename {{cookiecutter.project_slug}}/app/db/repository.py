@@ -8,12 +8,19 @@ from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 
 {% if cookiecutter.orm == 'sqlmodel' %}
-from sqlalchemy import ColumnElement, bindparam, inspect, update
+from sqlalchemy import ColumnElement, SQLColumnExpression, bindparam, inspect, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.interfaces import ORMOption
 from sqlmodel import select
 {% else %}
-from sqlalchemy import ColumnElement, bindparam, inspect, select, update
+from sqlalchemy import (
+    ColumnElement,
+    SQLColumnExpression,
+    bindparam,
+    inspect,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.interfaces import ORMOption
 {% endif %}
@@ -46,13 +53,18 @@ class ReadRepository(Generic[ModelT]):
     async def list(
         self,
         *filters: ColumnElement[bool],
+        order_by: Sequence[SQLColumnExpression[Any]] = (),
         limit: int,
         offset: int = 0,
     ) -> Sequence[ModelT]:
-        """Return at most `limit` rows that pass all filters, ordered by id."""
+        """Return at most `limit` rows that pass all filters.
+
+        They are ordered by id, or by `order_by` and then by id, as in
+        `order_by=[Product.price.desc()]`: no two rows change places between pages.
+        """
         primary_key = inspect(self.model).primary_key
         query = select(self.model).where(*filters).options(*self.loads)
-        query = query.order_by(*primary_key).limit(limit).offset(offset)
+        query = query.order_by(*order_by, *primary_key).limit(limit).offset(offset)
         result = await self.session.scalars(query)
         return result.unique().all()
 

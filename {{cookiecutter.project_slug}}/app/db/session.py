@@ -11,15 +11,22 @@ import re
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Self, Unpack
+from weakref import WeakKeyDictionary, ref
 
-from sqlalchemy import Connection, TextClause, event, inspect, select, tuple_
+from sqlalchemy import Connection, Engine, event, inspect, select, tuple_
 from sqlalchemy.engine import Result
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 {% if cookiecutter.orm == 'sqlalchemy' %}
 from sqlalchemy.ext.asyncio import AsyncSession
 {% endif %}
 from sqlalchemy.orm.attributes import set_committed_value
-from sqlalchemy.orm.session import ORMExecuteState, SessionTransaction
+from sqlalchemy.orm.mapper import Mapper
+from sqlalchemy.orm.session import (
+    ORMExecuteState,
+    SessionTransaction,
+    object_session,
+)
 {% if cookiecutter.orm == 'sqlmodel' %}
 from sqlmodel.ext.asyncio.session import AsyncSession
 {% endif %}
@@ -38,11 +45,23 @@ from app.logs import logger
 # Keys of a session's `info`.
 ONE_STATEMENT = "may run one statement"
 _CLOSED = "is closed"
-_COMMITTED = "has committed"
-_CHANGED = "transactions with changes, and whether in bulk"
+_COMMITTED = "the last transaction that was committed"
+_CHANGED = "transactions with changes, each with the mappers changed in bulk"
 _RELEASED = "the savepoint that is being released"
+_EXPIRED = "what was expired inside a savepoint"
 
-_WRITES = re.compile(r"\s*(insert|update|delete|merge|truncate)\b", re.IGNORECASE)
+# A statement that changes rows, or may: behind comments, and within a WITH as well.
+_SPACE = r"(?>\s|--[^\n]*|/\*.*?\*/)*+"
+_WRITES = re.compile(
+    rf"{_SPACE}(?:(?:insert|update|delete|merge|replace|truncate|do|call)\b"
+    rf"|with\b.*[()]{_SPACE}(?:insert|update|delete|merge)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+# How many rows are read again by one statement: drivers limit its parameters.
+_AT_ONCE = 1_000
+
+# The session that works on a connection.
+_session_on = WeakKeyDictionary[Connection, "ref[Any]"]()
 
 # Tasks and threads that a request starts inherit it.
 _entered: ContextVar["ReadSession | None"] = ContextVar("entered", default=None)
@@ -115,9 +134,10 @@ class WriteSession(ReadSession):
 
     @property
     def has_changes(self) -> bool:
-        """Whether the ORM changed something that is not yet committed or rolled back.
+        """Whether something was changed, and not yet committed or rolled back.
 
-        Statements that go past the session, on its connection, are not seen.
+        Nobody sees what a function does that a SELECT calls, nor what is sent by the
+        driver's own connection.
         """
         return bool(
             self.info.get(_CHANGED)
@@ -144,7 +164,9 @@ class WriteSession(ReadSession):
         If there was something to discard, what was loaded is detached, since it may
         hold discarded values; what was added may be added again.
         """
-        if not self.in_transaction():
+        transaction = self.sync_session.get_transaction()
+        # A COMMIT that was interrupted when it had ended leaves nothing to discard.
+        if transaction in {None, self.info.get(_COMMITTED)}:
             return
         is_discarding = self.has_changes
         loaded = [(each, _loaded_values(each)) for each in self.identity_map.values()]
@@ -181,10 +203,33 @@ def _loaded_values(instance: object) -> dict[str, Any]:
     return {name: state.dict[name] for name in state.attrs.keys() & state.dict.keys()}
 
 
-def _note_change(session: Any, *, in_bulk: bool = False) -> None:
+def notice_changes(engine: Engine) -> None:
+    """Tell the session of a connection when a statement has changed rows.
+
+    The session itself does not hear of all: bulk methods, CTEs, its connection.
+    """
+
+    @event.listens_for(engine, "after_cursor_execute")
+    def after_cursor_execute(
+        connection: Connection, cursor: DBAPICursor, statement: str, *_: Any
+    ) -> None:
+        # SQLite counts the rows of RETURNING only when they are read.
+        has_changed = cursor.rowcount != 0 or cursor.description is not None
+        if has_changed and _WRITES.match(statement):
+            session = _session_on.get(connection, _nobody)()
+            if session is not None and session.in_transaction():
+                _changed_by(session)
+
+
+def _nobody() -> None:
+    """Stand for the session of a connection that no session has."""
+
+
+def _changed_by(session: Any) -> set[Mapper[Any]]:
+    """Note a change, and return which mappers its transaction has changed in bulk."""
     transaction = session.get_nested_transaction() or session.get_transaction()
-    changed = session.info.setdefault(_CHANGED, {})
-    changed[transaction] = changed.get(transaction, False) or in_bulk
+    changed: dict[object, set[Mapper[Any]]] = session.info.setdefault(_CHANGED, {})
+    return changed.setdefault(transaction, set())
 
 
 @event.listens_for(ReadSession.sync_session_class, "after_begin")
@@ -198,6 +243,7 @@ def _after_begin(
         raise InvalidRequestError(
             "the session is closed: do not share a session between tasks"
         )
+    _session_on[connection] = ref(session)
 
 
 @event.listens_for(ReadSession.sync_session_class, "do_orm_execute")
@@ -213,22 +259,29 @@ def _do_orm_execute(state: ORMExecuteState) -> Result[Any] | None:
     statement = state.statement
     if state.is_select:
         if state.lazy_loaded_from is not None:
-            relationship = state.loader_strategy_path and state.loader_strategy_path[-1]
-            raise LazyLoadError(f"{relationship} was not loaded: name it in `loads`")
+            raise LazyLoadError(_what_helps(state))
         # No public name tells whether a SELECT locks. What it has locked is to be read
         # as it is now, not as it was when the session read it before.
         if getattr(statement, "_for_update_arg", None) is not None:
             state.update_execution_options(populate_existing=True)
         return None
     if state.is_update:
-        _note_change(state.session, in_bulk=True)
         return _update_and_reload(state)
     if state.is_insert or state.is_delete:
-        _note_change(state.session)
         state.update_execution_options(populate_existing=True)  # for RETURNING
-    elif isinstance(statement, TextClause) and _WRITES.match(statement.text):
-        _note_change(state.session)
     return None
+
+
+def _what_helps(state: ORMExecuteState) -> str:
+    relationship = state.loader_strategy_path and state.loader_strategy_path[-1]
+    reason = f"{relationship} was not loaded: "
+    if getattr(state.lazy_loaded_from, "insert_order", None) is None:
+        return f"{reason}name it in `loads`"
+    # Its session knows the object, so that no repository reads it.
+    return (
+        f"{reason}the object was added, not read; set the relationship itself, or read "
+        "the object by session.get(…, options=loads, populate_existing=True)"
+    )
 
 
 def _update_and_reload(state: ORMExecuteState) -> Result[Any]:
@@ -239,18 +292,21 @@ def _update_and_reload(state: ORMExecuteState) -> Result[Any]:
     result = state.invoke_statement(
         execution_options={"synchronize_session": False, "populate_existing": True}
     )
-    session, mapper = state.session, state.bind_mapper
-    known: Any = map(inspect, session.identity_map.values())
-    keys = [each.identity for each in known if each.mapper is mapper]
-    if mapper is not None and keys:
-        query = select(mapper).where(tuple_(*mapper.primary_key).in_(keys))
-        session.scalars(query, execution_options={"populate_existing": True}).all()
+    mapper = state.bind_mapper
+    if mapper is not None and getattr(result, "rowcount", None) != 0:
+        _changed_by(state.session).add(mapper)
+        _read_again(state.session, mapper)
     return result
 
 
-@event.listens_for(ReadSession.sync_session_class, "after_flush")
-def _after_flush(session: Any, _context: object) -> None:
-    _note_change(session)
+def _read_again(session: Any, mapper: Mapper[Any]) -> None:
+    known: Any = map(inspect, session.identity_map.values())
+    keys = [each.identity for each in known if each.mapper is mapper]
+    primary_key = tuple_(*mapper.primary_key)
+    for start in range(0, len(keys), _AT_ONCE):
+        some = primary_key.in_(keys[start : start + _AT_ONCE])
+        query = select(mapper).where(some)
+        session.scalars(query, execution_options={"populate_existing": True}).all()
 
 
 @event.listens_for(ReadSession.sync_session_class, "after_commit")
@@ -259,11 +315,11 @@ def _after_commit(session: Any) -> None:
     savepoint = session.info[_RELEASED] = session.get_nested_transaction()
     if savepoint is None:
         changed.clear()
-        session.info[_COMMITTED] = True
+        session.info[_COMMITTED] = session.get_transaction()
         note_commit()
     elif savepoint in changed:
-        is_in_bulk = changed.pop(savepoint)
-        changed[savepoint.parent] = changed.get(savepoint.parent, False) or is_in_bulk
+        in_bulk = changed.pop(savepoint)
+        changed.setdefault(savepoint.parent, set()).update(in_bulk)
 
 
 @event.listens_for(ReadSession.sync_session_class, "after_soft_rollback")
@@ -272,26 +328,40 @@ def _after_soft_rollback(session: Any, ended: SessionTransaction) -> None:
         session.info.get(_CHANGED, {}).clear()
 
 
+@event.listens_for(Mapper, "expire")
+def _expire(instance: Any, _names: object) -> None:
+    # SQLAlchemy expires what was changed inside a savepoint that is rolled back.
+    session = object_session(instance)
+    is_ours = isinstance(session, ReadSession.sync_session_class)
+    if session is not None and is_ours and session.in_nested_transaction():
+        session.info.setdefault(_EXPIRED, []).append(instance)
+
+
 @event.listens_for(ReadSession.sync_session_class, "after_transaction_end")
 def _after_transaction_end(session: Any, ended: SessionTransaction) -> None:
-    if ended.nested and session.info.pop(_RELEASED, None) is not ended:
-        is_in_bulk = session.info.get(_CHANGED, {}).pop(ended, False)
+    if not ended.nested:
+        return
+    expired = session.info.pop(_EXPIRED, [])
+    if session.info.pop(_RELEASED, None) is not ended:
+        in_bulk = session.info.get(_CHANGED, {}).pop(ended, set())
         if session.is_active:
-            _reload(session, all_of_them=is_in_bulk)
+            _reload(session, expired, in_bulk)
 
 
-def _reload(session: Any, *, all_of_them: bool) -> None:
-    """Read what SQLAlchemy has expired, since it was changed inside the savepoint.
+def _reload(session: Any, expired: list[Any], in_bulk: set[Mapper[Any]]) -> None:
+    """Read what may have been changed inside the savepoint.
 
-    It does not know what an UPDATE in bulk has changed.
+    SQLAlchemy does not know what an UPDATE in bulk has changed.
     """
     # A `with` block that is about to end allows no statement, and no public name tells
     # when it has ended.
     block, session._trans_context_manager = session._trans_context_manager, None
     try:
         with session.no_autoflush, suppress(DBAPIError):
-            for instance in session.identity_map.values():
-                if all_of_them or inspect(instance).expired:
+            for mapper in in_bulk:
+                _read_again(session, mapper)
+            for instance in expired:
+                if instance in session and inspect(instance).expired:
                     session.refresh(instance)
     finally:
         session._trans_context_manager = block

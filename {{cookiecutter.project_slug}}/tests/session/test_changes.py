@@ -2,8 +2,10 @@
 {% block code %}
 """What counts as a change that is neither committed nor rolled back."""
 
+from typing import Any
+
 import pytest
-from sqlalchemy import Executable, delete, insert, text
+from sqlalchemy import Executable, delete, insert, select, text, update
 
 from app.db.session import WriteSession
 from tests.session.probe import Note, NoteRepository, count
@@ -48,31 +50,105 @@ async def test_deleting_counts_even_if_it_was_not_sent(session: WriteSession) ->
 
 
 async def test_a_bulk_update_counts_and_reading_does_not(session: WriteSession) -> None:
+    await add(session, "old")
+    await session.commit()
     await count(session)
     assert not session.has_changes
     await NoteRepository(session).bulk_update(text="new")
     assert session.has_changes
 
 
+async def test_a_bulk_update_of_no_row_is_no_change(session: WriteSession) -> None:
+    assert await NoteRepository(session).bulk_update(text="new") == 0
+    assert not session.has_changes
+
+
 BULK = {
     "insert": insert(Note).values(text="new").returning(Note.id),
     "delete": delete(Note).returning(Note.id),
+    "update": update(Note).values(text="new").returning(Note.id),
 }
 
 
 @pytest.mark.parametrize("statement", BULK.values(), ids=BULK)
-async def test_a_bulk_insert_or_delete_counts(
+async def test_a_statement_in_bulk_counts(
     session: WriteSession, statement: Executable
 ) -> None:
+    await add(session, "old")
+    await session.commit()
     await session.scalar(statement)
     assert session.has_changes
 
 
-async def test_textual_sql_counts_if_it_writes(session: WriteSession) -> None:
-    await session.scalar(text("SELECT 1"))
-    assert not session.has_changes
-    await session.scalar(text("UPDATE notes SET text = 'new' RETURNING id"))
+@pytest.mark.parametrize("statement", BULK.values(), ids=BULK)
+async def test_what_a_cte_changes_counts(
+    session: WriteSession,
+    statement: Any,
+) -> None:
+    if session.get_bind().dialect.name == "sqlite":
+        pytest.skip("SQLite has no WITH whose parts change something")
+    await add(session, "old")
+    await session.commit()
+    changed = statement.cte()
+    await session.scalar(select(changed.c.id).where(changed.c.id > 0))
     assert session.has_changes
+
+
+async def execute(session: WriteSession, sql: str) -> None:
+    connection = await session.connection()
+    await connection.execute(text(sql))
+
+
+READS = [
+    "SELECT 1",
+    "-- UPDATE\nSELECT 1",
+    "SELECT 'insert into'",
+    "WITH updated AS (SELECT 1 AS updated) SELECT updated FROM updated",
+    "UPDATE notes SET text = 'new' WHERE id < 0",
+]
+
+
+@pytest.mark.parametrize("sql", READS)
+async def test_textual_sql_does_not_count_if_it_changes_nothing(
+    session: WriteSession, sql: str
+) -> None:
+    await add(session, "old")
+    await session.commit()
+    await execute(session, sql)
+    assert not session.has_changes
+
+
+WRITES = [
+    "UPDATE notes SET text = 'new'",
+    "insert into notes (text) values ('new')",
+    "-- Why, and -- for what\n/* DELETE;\n-- */ UPDATE notes SET text = 'new'",
+    "WITH other AS (SELECT 'new' AS new)\nUPDATE notes SET text = 'new'",
+    "WITH other AS (SELECT 1) /* all */ DELETE FROM notes",
+]
+WRITES_OF_POSTGRESQL = [
+    "DO $$ BEGIN UPDATE notes SET text = 'new'; END $$",
+    "WITH gone AS (-- All.\nDELETE FROM notes RETURNING id) SELECT id FROM gone",
+]
+
+
+@pytest.mark.parametrize("sql", [*WRITES, *WRITES_OF_POSTGRESQL])
+async def test_textual_sql_counts_if_it_writes(session: WriteSession, sql: str) -> None:
+    if sql in WRITES_OF_POSTGRESQL and session.get_bind().dialect.name == "sqlite":
+        pytest.skip("SQLite has no such statement")
+    await add(session, "old")
+    await session.commit()
+    await execute(session, sql)
+    assert session.has_changes
+
+
+async def test_what_the_sessions_connection_runs_counts(
+    session: WriteSession,
+) -> None:
+    connection = await session.connection()
+    await connection.execute(insert(Note), [{"text": "a"}, {"text": "b"}])
+    assert session.has_changes
+    await session.rollback()
+    assert not session.has_changes
 
 
 async def test_a_savepoint_rolls_back_only_its_own_changes(

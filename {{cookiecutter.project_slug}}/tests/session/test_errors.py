@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -20,10 +21,15 @@ from starlette.testclient import TestClient
 from app.config import Settings
 from app.db import errors
 from app.db.database import Database
+from app.dependencies import WriteDep
 from app.main import create_app
-from tests.session.conftest import serve_notes
-from tests.session.probe import Note, add_and_commit
-from tests.support import at_once, execute, make_settings
+from app.routing import Router
+from tests.conftest import serve
+from tests.session.conftest import TABLE, serve_notes
+from tests.session.probe import Note, add_and_commit, session_of
+from tests.support import at_once, driver_of, execute, make_settings
+
+router = Router(prefix="/raw")
 
 
 class DriverError(Exception):
@@ -107,6 +113,45 @@ def test_violated_constraints_are_problems_without_sql(
         "detail": outcomes[type].detail,
         "instance": "/notes",
     }
+
+
+{% if cookiecutter.io == 'async' %}
+async def copy(driver: Any, text: str) -> None:
+    """Store a note by COPY."""
+    await driver.copy_records_to_table("notes", records=[(text,)], columns=["text"])
+{% else %}
+def copy(driver: Any, text: str) -> None:
+    """Store a note by COPY."""
+    with driver.cursor().copy("COPY notes (text) FROM STDIN") as copying:
+        copying.write_row((text,))
+{% endif %}
+
+
+@router.post("/{text}")
+async def save_past_sqlalchemy(db: WriteDep, text: str) -> None:
+    """Store the same note twice, by the driver's own means."""
+    connection = await session_of(db).connection()
+    driver = await driver_of(connection)
+    for _ in range(2):
+        if connection.dialect.name == "postgresql":
+            await copy(driver, text)
+        else:
+            await driver.execute("INSERT INTO notes (text) VALUES (?)", [text])
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "type"),
+    [("twice", 409, "already-exists"), ("forbidden", 422, "invalid-data")],
+)
+def test_what_the_driver_itself_raises_is_told_apart_as_well(
+    notes_settings: Settings, text: str, status: int, type: str
+) -> None:
+    app = create_app(notes_settings)
+    app.include_router(router)
+    with serve(app, [TABLE]) as client:
+        answer = client.post(f"/raw/{text}")
+    assert (answer.status_code, answer.json()["type"]) == (status, type)
+    assert "notes" not in answer.text
 
 
 def test_a_slow_statement_is_stopped(notes_settings: Settings) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, inspect, select
 from sqlalchemy.exc import IntegrityError
 from starlette.testclient import TestClient
 
@@ -26,7 +26,7 @@ from tests.session.conftest import TABLE
 from tests.session.probe import Note, NoteRepository, block, session_of, unit
 from tests.session.test_admission import database_of
 from tests.session.test_units import do, failed
-from tests.support import call
+from tests.support import call, recorded_selects
 
 router = Router(prefix="/notes")
 
@@ -385,6 +385,40 @@ async def test_an_object_that_was_changed_in_a_failed_savepoint_is_as_before(
         assert note.text == "before"
     assert note.text == "before"
     assert await stored(database) == ["taken", "before"]
+
+
+async def test_a_failed_savepoint_looks_at_what_it_changed_only(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[object] = []
+
+    def look(subject: Any) -> Any:
+        looked_at.append(subject)
+        return inspect(subject)
+
+    await save_apart(database, *map(str, range(100)))
+    async with database.write() as session:
+        first, *others = await NoteRepository(session).list(limit=100)
+        with monkeypatch.context() as patch, suppress(RefusedError):
+            patch.setattr("app.db.session.inspect", look)
+            await in_savepoint(session, first, send)
+        assert first in looked_at
+        assert not {*looked_at} & {*others}
+        assert first.text == "0"
+        await session.commit()
+
+
+async def test_what_a_failed_savepoint_changed_in_bulk_is_read_by_one_statement(
+    database: Database,
+) -> None:
+    await save_apart(database, *map(str, range(100)))
+    async with database.write() as session:
+        first, *_ = await NoteRepository(session).list(limit=100)
+        with recorded_selects(database) as selects, suppress(RefusedError):
+            await in_savepoint(session, first, set_in_bulk)
+        assert len(selects) == 2, "one after the UPDATE, one after its end"
+        assert first.text == "0"
+        await session.commit()
 
 
 @router.post("/{id}/{change}", status_code=201, response_model=notes.NoteOut)

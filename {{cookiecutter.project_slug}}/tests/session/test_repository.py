@@ -4,9 +4,11 @@
 
 import pytest
 {% if cookiecutter.io == 'async' %}
+from sqlalchemy import func
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 {% else %}
+from sqlalchemy import func
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 {% endif %}
@@ -34,6 +36,21 @@ async def test_list_filters_and_pages_by_id(session: WriteSession) -> None:
         await notes.add(Note(text=text))
     page = await notes.list(Note.text.startswith("a"), limit=2, offset=1)
     assert [note.text for note in page] == ["a2", "a3"]
+
+
+async def test_list_orders_by_what_it_is_told_and_then_by_id(
+    session: WriteSession,
+) -> None:
+    notes = NoteRepository(session)
+    for text in ("b1", "a1", "b2", "a2"):
+        await notes.add(Note(text=text))
+    by_letter = [func.substr(Note.text, 1, 1).desc()]
+    page = await notes.list(order_by=by_letter, limit=2)
+    assert [note.text for note in page] == ["b1", "b2"]
+    page = await notes.list(order_by=by_letter, limit=2, offset=2)
+    assert [note.text for note in page] == ["a1", "a2"]
+    (first,) = await notes.list(order_by=[Note.parent_id, Note.text], limit=1)
+    assert first.text == "a1"
 
 
 async def test_update_sets_values(session: WriteSession) -> None:
@@ -131,6 +148,24 @@ async def test_what_was_not_loaded_raises(session: WriteSession) -> None:
     (child,) = await NoteRepository(session).list(Note.text != "parent", limit=2)
     with pytest.raises(LazyLoadError, match=r"Note\.parent was not loaded"):
         str(child.parent)
+
+
+async def test_what_was_added_with_its_foreign_key_only_says_what_helps(
+    session: WriteSession,
+) -> None:
+    notes = FamilyRepository(session)
+    parent = await notes.add(Note(text="parent"))
+    session.expunge(parent)
+    child = await notes.add(Note(text="child", parent_id=parent.id))
+    assert await notes.get(child.id) is child
+    with pytest.raises(LazyLoadError, match=r"added.*populate_existing"):
+        str(child.parent)
+    options = FamilyRepository.loads
+    await session.get(Note, child.id, options=options, populate_existing=True)
+    assert child.parent is not None
+    assert child.parent.text == "parent"
+    other = await notes.add(Note(text="other", parent=child.parent))
+    assert (other.parent, other.parent_id) == (child.parent, parent.id)
 
 
 async def test_many_rows_load_as_cheaply_as_one(
