@@ -20,9 +20,11 @@ from starlette.testclient import TestClient
 from app.config import Settings
 from app.db import errors
 from app.db.database import Database
+from app.db.migrations import upgrade
 from app.main import create_app
+from tests.conftest import DATABASES, fresh_database, serve
 from tests.session.conftest import serve_notes
-from tests.session.probe import Note, add_and_commit
+from tests.session.probe import Note, add_and_commit, router
 from tests.support import at_once, execute, make_settings
 
 
@@ -107,6 +109,76 @@ def test_constraints_answer_without_a_word_of_sql(
         "detail": outcomes[type].detail,
         "instance": "/notes",
     }
+
+
+def test_a_known_cause_has_one_line(
+    probe: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert probe.post("/notes", json={"text": "forbidden"}).status_code == 422
+    assert probe.get("/notes/slow").status_code == 504
+    refused, slow = [each for each in caplog.records if each.name == "app"]
+    for record in (refused, slow):
+        assert record.exc_info is None
+        assert "\n" not in record.getMessage()
+    assert "POST /notes: invalid-data (SQLSTATE 23514): " in refused.getMessage()
+    assert "GET /notes/slow: database-timeout (SQLSTATE 57014): " in slow.getMessage()
+    assert "WITH RECURSIVE" not in slow.getMessage()
+
+
+def test_an_unknown_cause_has_its_traceback(
+    probe: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = probe.post("/notes/careless?in_savepoint=false", json={"text": "note"})
+    assert answer.status_code == 500
+    (record,) = [each for each in caplog.records if each.name == "app"]
+    assert record.exc_info
+    assert "about:blank" not in record.getMessage()
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_a_table_is_missing_because_no_migration_was_run(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with fresh_database(kind, tmp_path) as url:
+        settings = make_settings(url)
+        app = create_app(settings)
+        app.include_router(router)
+        with serve(app, []) as client:
+            caplog.clear()
+            answer = client.get("/notes")
+            assert (answer.status_code, answer.json()["type"]) == (
+                503,
+                "migrations-pending",
+            )
+            assert "Retry-After" in answer.headers
+            (record,) = [each for each in caplog.records if each.name == "app"]
+            assert record.exc_info is None
+            assert "alembic upgrade head" in record.getMessage()
+        upgrade(settings)
+        app = create_app(settings)
+        app.include_router(router)
+        with serve(app, []) as client:
+            answer = client.get("/notes")
+            assert (answer.status_code, answer.json()["type"]) == (500, "about:blank")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM no_such_table",
+        "SELECT no_such_column FROM notes",
+        "INSERT INTO notes (no_such_column) VALUES (1)",
+    ],
+)
+async def test_what_is_missing_is_told_from_other_errors(
+    notes_settings: Settings, statement: str
+) -> None:
+    with pytest.raises(exc.DBAPIError) as missing:
+        await execute(notes_settings, statement)
+    assert errors.is_schema_missing(missing.value)
+    with pytest.raises(exc.DBAPIError) as nonsense:
+        await execute(notes_settings, "SELECT FROM WHERE")
+    assert not errors.is_schema_missing(nonsense.value)
 
 
 def test_a_slow_statement_is_stopped(notes_settings: Settings) -> None:
