@@ -219,10 +219,10 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
         level = logging.DEBUG  # admission logs when that begins, and when it ends
     logger.log(
         level,
-        "%s: %s (SQLSTATE %s): %s",
+        "%s: %s%s: %s",
         current_route(),
         _name(problem.type, error),
-        sqlstate(error),
+        f" (SQLSTATE {state})" if (state := sqlstate(error)) else "",
         cause,
         exc_info=error if problem is FAILED else None,
     )
