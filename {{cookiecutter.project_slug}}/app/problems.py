@@ -16,6 +16,7 @@ from starlette.routing import Route
 from app.context import current_route, has_committed
 from app.db.errors import (
     BUSY,
+    EXHAUSTED,
     FAILED,
     FAILED_AFTER_COMMIT,
     NOT_MIGRATED,
@@ -215,7 +216,7 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
     level = logging.ERROR if problem.status >= 500 else logging.INFO
     if problem is BUSY:
         level = logging.WARNING
-    elif isinstance(error, PoolExhaustedError):
+    elif problem is EXHAUSTED and isinstance(error, PoolExhaustedError):
         level = logging.DEBUG  # admission logs when that begins, and when it ends
     logger.log(
         level,

@@ -163,22 +163,21 @@ def test_a_table_is_missing_because_no_migration_was_run(
 
 
 @pytest.mark.parametrize(
-    "statement",
+    ("statement", "is_missing"),
     [
-        "SELECT * FROM no_such_table",
-        "SELECT no_such_column FROM notes",
-        "INSERT INTO notes (no_such_column) VALUES (1)",
+        ("SELECT * FROM no_such_table", True),
+        ("SELECT no_such_column FROM notes", True),
+        ("INSERT INTO notes (no_such_column) VALUES (1)", True),
+        ("SELECT FROM WHERE", False),
     ],
 )
 async def test_what_is_missing_is_told_from_other_errors(
-    notes_settings: Settings, statement: str
+    database: Database, statement: str, is_missing: bool
 ) -> None:
-    with pytest.raises(exc.DBAPIError) as missing:
-        await execute(notes_settings, statement)
-    assert errors.is_schema_missing(missing.value)
-    with pytest.raises(exc.DBAPIError) as nonsense:
-        await execute(notes_settings, "SELECT FROM WHERE")
-    assert not errors.is_schema_missing(nonsense.value)
+    async with database.write_engine.connect() as connection:
+        with pytest.raises(exc.DBAPIError) as error:
+            await connection.execute(text(statement))
+    assert errors.is_schema_missing(error.value) is is_missing
 
 
 def test_a_slow_statement_is_stopped(notes_settings: Settings) -> None:
