@@ -175,8 +175,9 @@ async def test_what_is_missing_is_told_from_other_errors(
     database: Database, statement: str, is_missing: bool
 ) -> None:
     async with database.write_engine.connect() as connection:
+        query = text(statement)
         with pytest.raises(exc.DBAPIError) as error:
-            await connection.execute(text(statement))
+            await connection.execute(query)
     assert errors.is_schema_missing(error.value) is is_missing
 
 
