@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ def test_production_writes_one_json_object_a_line(
     variant: Answers, bake: Bakery, tmp_path: Path
 ) -> None:
     project = bake(**variant, example=True)
-    settings = {
+    settings: dict[str, Any] = {
         "ENVIRONMENT": "production",
         "DATABASE_URL": f"sqlite:///{tmp_path / 'database.db'}",
         "SECRET_KEY": "of production " * 3,
