@@ -34,7 +34,9 @@ def environment_with(**settings: object) -> dict[str, str]:
     """
     ours = {key: val for key, val in os.environ.items() if not key.startswith(THEIRS)}
     # Of what is installed beside them, schemathesis would make each pytest slower.
-    ours_alone = {"PYTEST_ADDOPTS": "-p no:schemathesis"}
+    # A test that hangs ends, as it does in a project's CI.
+    options = "-p no:schemathesis -o faulthandler_exit_on_timeout=true"
+    ours_alone = {"PYTEST_ADDOPTS": options}
     settings = {"PYTHONDONTWRITEBYTECODE": 1, "PYTHONUTF8": 1} | ours_alone | settings
     return ours | {name: str(value) for name, value in settings.items()}
 

@@ -880,6 +880,63 @@ MUTANTS = [
         "order_by(",
         "tests/session/test_repository.py",
     ),
+    # S24: the log
+    Mutant(
+        "a full pool says so again and again",
+        AUTO,
+        "app/db/admission.py",
+        "if not self._is_exhausted:",
+        "if True:",
+        ADMISSION,
+    ),
+    Mutant(
+        "readiness says so again and again",
+        SYNC,
+        "app/health.py",
+        'if reason != getattr(app.state, "not_ready", None):',
+        "if True:",
+        "tests/test_health.py",
+    ),
+    Mutant(
+        "a missing migration is a bug",
+        SYNC_MANUAL,
+        "app/problems.py",
+        "    if is_schema_missing(error) and ",
+        "    if False and ",
+        ERRORS,
+    ),
+    Mutant(
+        "a bug is a missing migration",
+        AUTO,
+        "app/problems.py",
+        "(hint := await _missing_migrations(request.app))",
+        '(hint := "migrate")',
+        ERRORS,
+    ),
+    Mutant(
+        "a known cause has the driver's traceback",
+        SYNC,
+        "app/problems.py",
+        "exc_info=error if problem is FAILED else None,",
+        "exc_info=error,",
+        ERRORS,
+    ),
+    Mutant(
+        "the log shows what clients write into paths",
+        MANUAL_UNIT,
+        "app/context.py",
+        'quote(scope["path"], errors="replace")',
+        'scope["path"]',
+        "tests/test_logs.py",
+    ),
+    Mutant(
+        "uvicorn's lines stay as they are",
+        SYNC_AUTO_UNIT,
+        "app/logs.py",
+        "theirs.handlers.clear()",
+        "pass",
+        "tests/test_logs.py",
+    ),
 ]
 
 

@@ -110,6 +110,7 @@ FILES = {
     "tests/session/test_units.py",
     "tests/support.py",
     "tests/test_health.py",
+    "tests/test_logs.py",
     "tests/test_migrations.py",
     "tests/test_problems.py",
     "tests/test_settings.py",

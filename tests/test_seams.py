@@ -32,6 +32,7 @@ SEAMS: dict[str, set[str]] = {
         "app/db/database.py",
         "app/db/engine.py",
         "app/db/errors.py",
+        "app/db/migrations.py",
         "app/db/pool.py",
         "app/db/repository.py",
         "app/db/schema_changes.py",
@@ -192,6 +193,7 @@ WRITES_OR_SHOWS_IT = re.compile(
 ASYNC_IN_BOTH = {
     "app/concurrency.py",
     "app/db/admission.py",
+    "app/db/migrations.py",
     "app/dependencies.py",
     "app/health.py",
     "app/main.py",
@@ -212,6 +214,7 @@ ASYNC_IN_BOTH = {
     "tests/session/test_streams.py",
     "tests/session/test_threads.py",
     "tests/test_auth.py",
+    "tests/test_logs.py",
 }
 
 # The template's files that ask for `io` themselves, beside those that are wrapped.
@@ -219,13 +222,13 @@ ASK_FOR_IO = {
     "README.md",
     "app/db/engine.py",
     "app/db/errors.py",
+    "app/db/migrations.py",
     "app/db/pool.py",
     "app/db/schema_changes.py",
     "app/db/session.py",
     "app/db/sqlite.py",
     "app/db/transaction_errors.py",
     "app/dependencies.py",
-    "app/health.py",
     "app/main.py",
     "app/run.py",
     "app/scripts/{% if cookiecutter.example %}fulfil_orders.py{% endif %}",

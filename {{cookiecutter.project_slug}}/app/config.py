@@ -57,6 +57,11 @@ class Settings(BaseSettings):
 
     environment: Literal["development", "test", "production"] = "development"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["line", "json"] = Field(
+        default_factory=lambda data: (
+            "json" if data["environment"] == "production" else "line"
+        )
+    )
     cors_origins: Annotated[list[str], NoDecode] = []
     max_body_size: int = Field(default=1_048_576, ge=1)
 {% if cookiecutter.example %}

@@ -3,6 +3,7 @@
 from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import quote
 
 # The ASGI scope; routing adds the route to it. Tasks and threads that a request starts
 # inherit it.
@@ -22,8 +23,13 @@ def current_route() -> str:
     scope = request_scope.get()
     if not scope:
         return "no request"
-    path = getattr(scope.get("route"), "path", scope["path"])
-    return f"{scope['method']} {path}"
+    return f"{scope['method']} {route_of(scope)}"
+
+
+def route_of(scope: MutableMapping[str, Any]) -> str:
+    """Return the path template; without a route the path, quoted as in a URL."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    return path or quote(scope["path"], errors="replace")
 
 
 def is_in_endpoint() -> bool:

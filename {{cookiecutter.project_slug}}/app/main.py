@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from anyio import create_task_group, to_thread
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
-from starlette.middleware.cors import CORSMiddleware
 
 from app import health
 from app.config import PROJECT, PYPROJECT, Settings, load_settings
@@ -16,12 +15,16 @@ from app.db.database import Database
 from app.dependencies import check_routes
 from app.logs import configure_logging
 from app.metrics import observe
-from app.middleware import RequestMiddleware
+from app.middleware import (
+    ErrorMiddleware,
+    ProblemCORSMiddleware,
+    RequestMiddleware,
+)
 {% if cookiecutter.example %}
 from app.orders import catalogue
 from app.orders.router import router as orders
 {% endif %}
-from app.problems import add_problem_handlers
+from app.problems import ProblemAPI
 {% if cookiecutter.example %}
 from app.products.router import router as products
 from app.users import sign_in, transfers
@@ -42,11 +45,12 @@ def create_app(settings: Settings) -> FastAPI:
         check_routes(app)  # those that were added since, as well
         if settings.is_sqlite and settings.environment == "development":
             await to_thread.run_sync(migrations.upgrade, settings)
-        app.state.outdated_revisions = migrations.outdated_revisions(settings)
         app.state.database = database = Database(settings)
+        app.state.migrations = migrations.Migrations(settings, database)
         observe(database)
         if settings.environment != "test":
             _spare_the_garbage_collector()
+        await health.why_not_ready(app)  # logged; it starts in any case
         try:
             yield
         finally:
@@ -59,8 +63,8 @@ def create_app(settings: Settings) -> FastAPI:
             database.dispose()
 {% endif %}
 
-    configure_logging(settings.log_level)
-    app = FastAPI(
+    configure_logging(settings)
+    app = ProblemAPI(
         title=PYPROJECT["tool"]["app"]["title"],
         description=PROJECT["description"],
         version=PROJECT["version"],
@@ -72,18 +76,18 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.passwords = Passwords(settings)
     app.state.tokens = Tokens(settings)
 {% endif %}
-    add_problem_handlers(app)
     # The first one added is the innermost.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_size)
-    app.add_middleware(RequestMiddleware, max_body_size=settings.max_body_size)
+    app.add_middleware(ErrorMiddleware, max_body_size=settings.max_body_size)
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware,
+            ProblemCORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
             expose_headers=["X-Request-ID"],
         )
+    app.add_middleware(RequestMiddleware)
     # The busiest first: FastAPI tries one router after the other.
 {% if cookiecutter.example %}
     app.include_router(products)

@@ -1,6 +1,7 @@
 """Errors as clients see them: one shape, RFC 9457 `application/problem+json`."""
 
 import json
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -17,17 +18,24 @@ from app.db.errors import (
     BUSY,
     DRIVER_ERRORS,
     EXHAUSTED,
+    FAILED,
     FAILED_AFTER_COMMIT,
+    NOT_MIGRATED,
     UNKNOWN_COMMIT,
     DatabaseError,
+    PoolExhaustedError,
+    is_schema_missing,
+    sqlstate,
     to_problem,
 )
-from app.logs import logger
+from app.logs import cause_of, logger
 from app.schemas import Problem
 
 # How many validation errors a response lists, and how long a field's name may be.
 MOST_ERRORS = 20
 LONGEST_NAME = 100
+# Where the OpenAPI document describes a problem, once for all responses.
+SCHEMA = "#/components/schemas/Problem"
 
 
 class ProblemError(Exception):
@@ -39,6 +47,8 @@ class ProblemError(Exception):
     status: int = HTTPStatus.INTERNAL_SERVER_ERROR
     type = "about:blank"
     headers: ClassVar[Mapping[str, str]] = {}
+    is_logged: ClassVar[bool] = False
+    """Whether who raises it has told the log already."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -50,6 +60,12 @@ class UnauthorizedError(ProblemError):
 
     status = HTTPStatus.UNAUTHORIZED
     headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
+
+
+class ForbiddenError(ProblemError):
+    """The client is known, and may not do that."""
+
+    status = HTTPStatus.FORBIDDEN
 
 
 class NotFoundError(ProblemError):
@@ -103,18 +119,49 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": HTTPStatus(status).phrase,
-            "content": {
-                ProblemResponse.media_type: {"schema": Problem.model_json_schema()}
-            },
+            "content": {ProblemResponse.media_type: {"schema": {"$ref": SCHEMA}}},
         }
         for status in sorted({*statuses, 413, 422, 500, 503, 504})
     }
 
 
+class ProblemAPI(FastAPI):
+    """An application that responds to every error with a problem."""
+
+    def __init__(self, **options: Any) -> None:
+        """Take the options of `FastAPI`."""
+        # A client that is made from the document gets methods of these names.
+        options.setdefault("generate_unique_id_function", lambda route: route.name)
+        super().__init__(**options)
+        self.exception_handler(ProblemError)(_on_problem)
+        self.exception_handler(HTTPException)(_on_http_exception)
+        self.exception_handler(RequestValidationError)(_on_validation_error)
+        for error_class in (DatabaseError, SQLAlchemyError, *DRIVER_ERRORS):
+            self.exception_handler(error_class)(_on_database_error)
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        document = super().openapi()
+        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        return document
+
+
+def _name(type: str, error: Exception) -> str:
+    """Return what the log calls a problem: `about:blank` would say nothing."""
+    return error.__class__.__name__ if type == "about:blank" else type
+
+
 async def _on_problem(request: Request, error: ProblemError) -> Response:
     # 505 is the client's mistake.
-    if 500 <= error.status < 505:
-        logger.error("%s: %s", current_route(), error.detail, exc_info=error)
+    if 500 <= error.status < 505 and not error.is_logged:
+        name, is_known = _name(error.type, error), error.status >= 503
+        logger.error(
+            "%s: %s: %s",
+            current_route(),
+            name,
+            cause_of(error),
+            exc_info=None if is_known else error,
+        )
     return ProblemResponse(
         request.scope["path"],
         error.status,
@@ -159,6 +206,7 @@ async def _on_validation_error(
             errors.append(shown)
         if len(errors) == MOST_ERRORS:
             break
+    logger.debug("%s: validation-error: %s", current_route(), errors)
     return ProblemResponse(
         request.scope["path"],
         HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -169,17 +217,26 @@ async def _on_validation_error(
 
 
 async def _on_database_error(request: Request, error: Exception) -> Response:
-    problem = to_problem(error)
+    problem, cause = to_problem(error), cause_of(error)
+    if is_schema_missing(error) and (hint := await _missing_migrations(request.app)):
+        problem, cause = NOT_MIGRATED, f"{hint} {cause}"
     # "Try again" would be wrong: something was saved.
     if problem.status > 500 and problem is not UNKNOWN_COMMIT and has_committed():
         problem = FAILED_AFTER_COMMIT
-    if problem in {BUSY, EXHAUSTED}:
-        logger.warning("%s: %s", current_route(), problem.type)
-    elif problem.status >= 500:
-        logger.error("%s: %s", current_route(), problem.type, exc_info=error)
-    else:
-        # Quoted: the text may hold the client's values, and line breaks in them.
-        logger.info("%s: %s: %r", current_route(), problem.type, str(error))
+    level = logging.ERROR if problem.status >= 500 else logging.INFO
+    if problem is BUSY:
+        level = logging.WARNING
+    elif problem is EXHAUSTED and isinstance(error, PoolExhaustedError):
+        level = logging.DEBUG  # admission logs when that begins, and when it ends
+    logger.log(
+        level,
+        "%s: %s%s: %s",
+        current_route(),
+        _name(problem.type, error),
+        f" (SQLSTATE {state})" if (state := sqlstate(error)) else "",
+        cause,
+        exc_info=error if problem is FAILED else None,
+    )
     headers = {"Retry-After": str(problem.retry_after)} if problem.retry_after else {}
     return ProblemResponse(
         request.scope["path"],
@@ -190,10 +247,9 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
     )
 
 
-def add_problem_handlers(app: FastAPI) -> None:
-    """Respond with a problem to every error that `app` raises."""
-    app.exception_handler(ProblemError)(_on_problem)
-    app.exception_handler(HTTPException)(_on_http_exception)
-    app.exception_handler(RequestValidationError)(_on_validation_error)
-    for error_class in (DatabaseError, SQLAlchemyError, *DRIVER_ERRORS):
-        app.exception_handler(error_class)(_on_database_error)
+async def _missing_migrations(app: FastAPI) -> str | None:
+    try:
+        missing: str | None = await app.state.migrations.missing()
+    except (DatabaseError, SQLAlchemyError, TimeoutError):
+        return None  # nobody can tell now
+    return missing

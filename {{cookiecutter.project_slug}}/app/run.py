@@ -32,9 +32,9 @@ from tenacity import (
 
 from app.db.admission import Admission
 from app.db.database import Database
-from app.db.errors import is_retryable, sqlstate
+from app.db.errors import FAILED, is_retryable, sqlstate, to_problem
 from app.db.session import ReadSession
-from app.logs import logger
+from app.logs import cause_of, logger
 from app.transaction import Transaction, transaction
 
 # Seconds. The first wait is at most that long, the second twice as long, and so on,
@@ -180,7 +180,13 @@ async def run_in_background(
     """
     try:
         await run_transaction(database, service, *args, **kwargs)
-    except Exception:
+    except Exception as error:
         name = getattr(service, "__qualname__", repr(service))
-        logger.exception("background task %s failed", name)
+        is_known = to_problem(error) is not FAILED
+        logger.error(
+            "background task %s failed: %s",
+            name,
+            cause_of(error),
+            exc_info=None if is_known else error,
+        )
 {% endblock %}

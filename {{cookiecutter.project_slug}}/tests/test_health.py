@@ -1,14 +1,19 @@
 """Health, as the platform that runs the service asks for it."""
 
+import socket
+import time
 from pathlib import Path
 
+import pytest
 from alembic.script import ScriptDirectory
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app.config import Settings
-from app.db.migrations import alembic_config, outdated_revisions
+from app.db.migrations import BEHIND, EMPTY, alembic_config, outdated_revisions
+from app.health import AWAY
 from app.main import create_app
+from tests.conftest import DATABASES, fresh_database
 from tests.support import make_settings
 
 
@@ -22,17 +27,24 @@ def test_a_migrated_database_is_ready(client: TestClient) -> None:
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
 
-def test_pending_migrations_are_not_ready(
-    client: TestClient, settings: Settings
+def test_pending_migrations_are_not_ready_and_logged_once(
+    client: TestClient, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = client.app
     assert isinstance(app, FastAPI)
     head = ScriptDirectory.from_config(alembic_config(settings)).get_current_head()
-    app.state.outdated_revisions.add(head)
-    response = client.get("/health/ready")
-    app.state.outdated_revisions.remove(head)
-    assert (response.status_code, response.json()["type"]) == (503, "not-ready")
-    assert "Retry-After" in response.headers
+    outdated = app.state.migrations.outdated
+    outdated.add(head)
+    responses = [client.get("/health/ready") for _ in range(3)]
+    outdated.remove(head)
+    for response in responses:
+        assert (response.status_code, response.json()["type"]) == (503, "not-ready")
+        assert response.json()["detail"] == BEHIND
+        assert "Retry-After" in response.headers
+    for _ in range(3):
+        assert client.get("/health/ready").status_code == 200
+    lines = [each.getMessage() for each in caplog.records if each.name == "app"]
+    assert lines == [f"not ready: {BEHIND}", "ready"]
 
 
 def test_all_migrations_but_the_newest_are_outdated(settings: Settings) -> None:
@@ -45,17 +57,50 @@ def test_all_migrations_but_the_newest_are_outdated(settings: Settings) -> None:
 def test_a_database_that_is_ahead_is_ready(client: TestClient) -> None:
     app = client.app
     assert isinstance(app, FastAPI)
-    outdated, app.state.outdated_revisions = app.state.outdated_revisions, {"older"}
+    migrations = app.state.migrations
+    outdated, migrations.outdated = migrations.outdated, {"older"}
     response = client.get("/health/ready")
-    app.state.outdated_revisions = outdated
+    migrations.outdated = outdated
     assert response.status_code == 200
 
 
-def test_an_empty_database_is_not_ready(tmp_path: Path) -> None:
-    settings = make_settings(f"sqlite:///{tmp_path / 'empty.db'}")
-    with TestClient(create_app(settings)) as client:
-        response = client.get("/health/ready")
-    assert (response.status_code, response.json()["type"]) == (503, "not-ready")
+@pytest.mark.parametrize("kind", DATABASES)
+def test_an_empty_database_is_not_ready_and_the_start_says_what_to_do(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with fresh_database(kind, tmp_path) as url:
+        app = create_app(make_settings(url))
+        caplog.clear()
+        with TestClient(app) as client:
+            assert [each.getMessage() for each in caplog.records] == [
+                f"not ready: {EMPTY}"
+            ]
+            response = client.get("/health/ready")
+    assert (response.status_code, response.json()["detail"]) == (503, EMPTY)
+    assert "alembic upgrade head" in EMPTY
+    assert caplog.text.count("not ready") == 1
+
+
+def test_the_start_neither_fails_nor_hangs_without_the_database(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # It takes connections, and is silent.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        settings = make_settings(f"postgresql://somebody@127.0.0.1:{port}/nothing")
+        begin = time.monotonic()
+        with TestClient(create_app(settings)) as client:
+            assert time.monotonic() - begin < 5
+            assert f"not ready: {AWAY}" in caplog.text
+            server.close()
+            response = client.get("/health/ready")
+    assert (response.status_code, response.json()["detail"]) == (503, AWAY)
+    assert caplog.text.count("not ready") == 1
+
+
+def test_health_may_be_asked_by_head(client: TestClient) -> None:
+    for path in ("live", "ready", "database"):
+        assert client.head(f"/health/{path}").status_code == 200
 
 
 def test_development_on_sqlite_migrates_by_itself(tmp_path: Path) -> None:

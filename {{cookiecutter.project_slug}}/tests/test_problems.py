@@ -1,16 +1,16 @@
 """Errors have one shape, and tell clients no SQL, host name or traceback."""
 
 import json
-import logging
+import re
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.testclient import TestClient
 
-from app.problems import add_problem_handlers
+from app.problems import ProblemAPI
 from app.routing import Router
 from app.schemas import Body, Text
 
@@ -52,8 +52,7 @@ def add_anyhow(person: LenientPerson) -> str:
 @pytest.fixture
 def bodies() -> TestClient:
     """Give a client of an app that has nothing but the endpoints above."""
-    app = FastAPI()
-    add_problem_handlers(app)
+    app = ProblemAPI()
     app.include_router(router)
     return TestClient(app)
 
@@ -62,17 +61,17 @@ def errors_of(client: TestClient, body: object) -> list[tuple[str, str]]:
     """Return the name of each wrong field, and what is wrong."""
     headers = {"Content-Type": "application/json"}
     content = json.dumps(body)  # as ASCII: half of a surrogate pair is possible
-    answer = client.post("/bodies/strict", content=content, headers=headers)
-    assert answer.status_code == 422
-    errors = answer.json()["errors"]
+    response = client.post("/bodies/strict", content=content, headers=headers)
+    assert response.status_code == 422
+    errors = response.json()["errors"]
     assert all(each["loc"][0] == "body" for each in errors)
     return [(each["loc"][-1], each["msg"]) for each in errors]
 
 
 def test_a_body_may_have_aliases(bodies: TestClient) -> None:
     body = {"firstName": "Ada", "nickNames": ["A."]}
-    answer = bodies.post("/bodies/strict", json=body)
-    assert (answer.status_code, answer.json()) == (200, "Ada")
+    response = bodies.post("/bodies/strict", json=body)
+    assert (response.status_code, response.json()) == (200, "Ada")
 
 
 UNKNOWN = "Extra inputs are not permitted"
@@ -114,8 +113,8 @@ def test_very_many_or_long_unknown_fields_make_a_short_answer(
 
 def test_a_body_may_ignore_unknown_fields(bodies: TestClient) -> None:
     body: dict[str, Any] = {str(number): 1 for number in range(100)}
-    answer = bodies.post("/bodies/lenient", json=body | {"firstName": "Ada"})
-    assert (answer.status_code, answer.json()) == (200, "Ada")
+    response = bodies.post("/bodies/lenient", json=body | {"firstName": "Ada"})
+    assert (response.status_code, response.json()) == (200, "Ada")
 
 
 @pytest.mark.parametrize(
@@ -143,6 +142,35 @@ def test_the_interface_is_documented(client: TestClient) -> None:
     assert "/health/live" in response.json()["paths"]
 
 
+def test_a_problem_is_described_once(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    problem = {"$ref": "#/components/schemas/Problem"}
+    errors = [
+        response["content"]
+        for path in document["paths"].values()
+        for operation in path.values()
+        for status, response in operation["responses"].items()
+        if status >= "400"
+    ]
+    assert errors
+    for each in errors:
+        assert each == {"application/problem+json": {"schema": problem}}
+    assert "detail" in document["components"]["schemas"]["Problem"]["properties"]
+
+
+def test_operations_are_named_as_methods_of_a_client(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    names = [
+        operation["operationId"]
+        for path in document["paths"].values()
+        for operation in path.values()
+    ]
+    assert "get_readiness" in names
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert re.fullmatch("[a-z]+(_[a-z]+)+|[a-z]+", name), name
+
+
 def test_a_body_over_the_limit_is_refused(client: TestClient) -> None:
     for path in ("/nothing/here", "/health/live"):
         response = client.request("GET", path, content=b"x" * 1_048_577)
@@ -151,7 +179,7 @@ def test_a_body_over_the_limit_is_refused(client: TestClient) -> None:
 
 
 def test_a_method_that_is_not_allowed_names_those_that_are(client: TestClient) -> None:
-    assert client.delete("/health/live").headers["Allow"] == "GET"
+    assert client.delete("/health/live").headers["Allow"] == "GET, HEAD"
 
 
 def test_every_response_has_the_request_id(client: TestClient) -> None:
@@ -167,19 +195,3 @@ def test_a_request_id_that_could_forge_the_log_is_replaced(client: TestClient) -
     for forged in ("two words", "x" * 65, "a;b"):
         response = client.get("/health/live", headers={"X-Request-ID": forged})
         assert response.headers["X-Request-ID"] != forged
-
-
-def test_log_lines_have_the_request_id(
-    client: TestClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    handler = next(iter(logging.getLogger("app").handlers))
-    caplog.handler.addFilter(handler.filters[0])
-    caplog.set_level(logging.ERROR, "app")
-    app = client.app
-    assert isinstance(app, FastAPI)
-    database, app.state.database = app.state.database, None
-    client.get("/health/ready", headers={"X-Request-ID": "find-me"})
-    app.state.database = database
-    assert {getattr(record, "request_id", None) for record in caplog.records} == {
-        "find-me"
-    }

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from app.config import ROOT, Settings, load_settings
+from app.db.database import Database
 from app.logs import logger
 from app.main import create_app
 from tests.support import make_settings
@@ -39,6 +40,7 @@ POSTGRESQL = "postgresql://user:hunter2@host/name"
         (POSTGRESQL, "database_pooler", "session"),
         (POSTGRESQL, "max_body_size", 0),
         (POSTGRESQL, "log_level", "LOUD"),
+        (POSTGRESQL, "log_format", "xml"),
     ],
 )
 def test_what_cannot_work_is_refused(url: str, setting: str, value: object) -> None:
@@ -122,6 +124,32 @@ def test_only_origins_that_are_set_may_call() -> None:
     assert allowed.headers["Access-Control-Allow-Origin"] == "https://a.example"
     refused = client.get("/health/live", headers={"Origin": "https://b.example"})
     assert "Access-Control-Allow-Origin" not in refused.headers
+
+
+def test_a_refused_preflight_is_a_problem_with_an_id() -> None:
+    settings = make_settings(SQLITE, cors_origins=["https://a.example"])
+    client = TestClient(create_app(settings))
+    asks = {"Origin": "https://b.example", "Access-Control-Request-Method": "GET"}
+    answer = client.options("/health/live", headers=asks)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert "Origin" in answer.headers["Vary"]
+    assert len(answer.headers["X-Request-ID"]) == 32
+    assert answer.json() == {
+        "type": "cors-refused",
+        "title": "Bad Request",
+        "status": 400,
+        "detail": "Disallowed CORS origin.",
+        "instance": "/health/live",
+    }
+    allowed = client.options(
+        "/health/live", headers=asks | {"Origin": "https://a.example"}
+    )
+    assert allowed.status_code == 200
+
+
+def test_a_database_takes_settings_not_a_url() -> None:
+    with pytest.raises(TypeError, match="Database takes Settings, not str"):
+        Database(SQLITE)  # type: ignore[arg-type]
 
 
 def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:

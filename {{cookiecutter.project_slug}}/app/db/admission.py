@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from anyio import fail_after, move_on_after
 
 from app.db.errors import PoolExhaustedError
+from app.logs import logger
 
 # The seconds of the pool timeout that waiting has left; None without a wait.
 connect_timeout: ContextVar[float | None] = ContextVar("connect_timeout", default=None)
@@ -21,16 +22,18 @@ class Admission:
     """As many slots as a pool has connections, given in the order of asking.
 
     `async with admission:` holds a slot; it raises `PoolExhaustedError` when none
-    becomes free in time.
+    becomes free in time. The log has a line when that begins, and when it has ended.
     """
 
-    def __init__(self, slots: int, timeout: float) -> None:
+    def __init__(self, slots: int, timeout: float, name: str = "database") -> None:
         """Offer `slots`; a wait ends after `timeout` seconds, with 0 never."""
         self.waiting = 0
         """How many requests wait for a slot."""
         self._size = slots
         self._slots = Semaphore(slots)
         self._timeout = timeout or None
+        self._name = name
+        self._is_exhausted = False
 
     async def __aenter__(self) -> None:
         if self._slots.locked():
@@ -42,6 +45,9 @@ class Admission:
         # Background tasks go on in the same context, and have not waited.
         connect_timeout.set(None)
         self._slots.release()
+        if self._is_exhausted and not self._slots.locked():
+            self._is_exhausted = False
+            logger.warning("%s pool has free connections again", self._name)
 
     async def _wait(self) -> None:
         start = time.monotonic()
@@ -52,6 +58,16 @@ class Admission:
             with fail_after(patience):
                 await self._slots.acquire()
         except TimeoutError:
+            if not self._is_exhausted:
+                self._is_exhausted = True
+                logger.warning(
+                    "%s pool exhausted (%d in use, %d waiting): no connection became "
+                    "free within %.2f s",
+                    self._name,
+                    self._size,
+                    self.waiting,
+                    patience,
+                )
             raise PoolExhaustedError(
                 "timed out waiting for a database connection"
             ) from None

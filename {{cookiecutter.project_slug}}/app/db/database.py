@@ -55,13 +55,19 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         """Create the engines; the first statement connects."""
+        if not isinstance(settings, Settings):
+            raise TypeError(
+                f"Database takes Settings, not {type(settings).__name__}: "
+                "Database(load_settings()) of app.config"
+            )
         import_models()
         slots = settings.database_pool_size + settings.database_max_overflow
-        self.write_admission = Admission(slots, settings.database_pool_timeout)
-        self.read_admission = Admission(slots, settings.database_pool_timeout)
+        timeout = settings.database_pool_timeout
+        self.write_admission = Admission(slots, timeout, "write")
+        self.read_admission = Admission(slots, timeout, "read")
         # A slow client makes its stream hold a connection for long.
         streams = max(slots // 2, 1)
-        self.stream_admission = Admission(streams, settings.database_pool_timeout)
+        self.stream_admission = Admission(streams, timeout, "stream")
         self.stream_timeout = settings.database_stream_timeout
         self.retry_deadline = settings.database_retry_deadline
         self.write_engine = make_engine(settings)

@@ -1,5 +1,6 @@
 """What a database error means to a client: one map, by SQLSTATE."""
 
+import re
 import sqlite3
 from dataclasses import dataclass
 
@@ -91,6 +92,9 @@ UNAVAILABLE = DatabaseProblem(
 EXHAUSTED = DatabaseProblem(
     503, "pool-exhausted", "The service is at capacity. Try again.", 1
 )
+NOT_MIGRATED = DatabaseProblem(
+    503, "migrations-pending", "The service is being updated. Try again.", 5
+)
 UNKNOWN_COMMIT = DatabaseProblem(
     503,
     "commit-outcome-unknown",
@@ -140,6 +144,8 @@ SQLSTATE_OF_SQLITE = {
     "SQLITE_CANTOPEN": "08001",
     "SQLITE_READONLY": "25006",
 }
+# These have no code of their own.
+_NO_TABLE_IN_SQLITE = re.compile("no such (table|column)|has no column named")
 
 
 def sqlstate(error: BaseException) -> str | None:
@@ -148,6 +154,8 @@ def sqlstate(error: BaseException) -> str | None:
     if code := getattr(driver_error, "sqlstate", None):
         return str(code)
     name = getattr(driver_error, "sqlite_errorname", None) or ""
+    if name == "SQLITE_ERROR" and _NO_TABLE_IN_SQLITE.search(str(driver_error)):
+        return "42P01"
     while name and name not in SQLSTATE_OF_SQLITE:
         name = name.rpartition("_")[0]  # SQLITE_BUSY_SNAPSHOT is a SQLITE_BUSY
     return SQLSTATE_OF_SQLITE.get(name)
@@ -161,6 +169,11 @@ def is_unique_violation(error: BaseException) -> bool:
 def is_check_violation(error: BaseException) -> bool:
     """Whether a row would break a CHECK."""
     return sqlstate(error) == "23514"
+
+
+def is_schema_missing(error: BaseException) -> bool:
+    """Whether there is no such table or column: a bug, or migrations are pending."""
+    return sqlstate(error) in {"42P01", "42703"}
 
 
 def is_connection_lost(error: BaseException) -> bool:

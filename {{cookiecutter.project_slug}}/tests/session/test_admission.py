@@ -151,6 +151,23 @@ async def test_draining_waits_for_held_slots_and_admits_no_more() -> None:
         await admission.__aenter__()
 
 
+async def test_a_full_pool_has_a_line_when_it_begins_and_when_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    admission = Admission(1, 0.01, "write")
+    for _ in range(2):
+        async with admission:
+            for _ in range(3):
+                with pytest.raises(PoolExhaustedError):
+                    await admission.__aenter__()
+        async with admission:
+            pass
+    lines = [record.getMessage() for record in caplog.records]
+    begin = "write pool exhausted (1 in use, 1 waiting): no connection became free"
+    assert [line.startswith(begin) for line in lines] == [True, False, True, False]
+    assert lines[1] == lines[3] == "write pool has free connections again"
+
+
 async def test_connecting_gets_what_the_wait_has_left() -> None:
     admission = Admission(1, timeout=5)
     left: list[float | None] = []

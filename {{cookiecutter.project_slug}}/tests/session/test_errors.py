@@ -21,12 +21,14 @@ from starlette.testclient import TestClient
 from app.config import Settings
 from app.db import errors
 from app.db.database import Database
+from app.db.migrations import upgrade
 from app.dependencies import WriteDep
 from app.main import create_app
 from app.routing import Router
-from tests.conftest import serve
+from tests.conftest import DATABASES, fresh_database, serve
 from tests.session.conftest import TABLE, serve_notes
 from tests.session.probe import Note, add_and_commit, session_of
+from tests.session.probe import router as notes_router
 from tests.support import at_once, driver_of, execute, make_settings
 
 router = Router(prefix="/raw")
@@ -149,9 +151,79 @@ def test_what_the_driver_itself_raises_is_told_apart_as_well(
     app = create_app(notes_settings)
     app.include_router(router)
     with serve(app, [TABLE]) as client:
-        answer = client.post(f"/raw/{text}")
-    assert (answer.status_code, answer.json()["type"]) == (status, type)
-    assert "notes" not in answer.text
+        response = client.post(f"/raw/{text}")
+    assert (response.status_code, response.json()["type"]) == (status, type)
+    assert "notes" not in response.text
+
+
+def test_a_known_cause_has_one_line(
+    probe: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert probe.post("/notes", json={"text": "forbidden"}).status_code == 422
+    assert probe.get("/notes/slow").status_code == 504
+    refused, slow = [each for each in caplog.records if each.name == "app"]
+    for record in (refused, slow):
+        assert record.exc_info is None
+        assert "\n" not in record.getMessage()
+    assert "POST /notes: invalid-data (SQLSTATE 23514): " in refused.getMessage()
+    assert "GET /notes/slow: database-timeout (SQLSTATE 57014): " in slow.getMessage()
+    assert "WITH RECURSIVE" not in slow.getMessage()
+
+
+def test_an_unknown_cause_has_its_traceback(
+    probe: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = probe.post("/notes/careless?in_savepoint=false", json={"text": "note"})
+    assert response.status_code == 500
+    (record,) = [each for each in caplog.records if each.name == "app"]
+    assert record.exc_info
+    assert "about:blank" not in record.getMessage()
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_a_table_is_missing_because_no_migration_was_run(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with fresh_database(kind, tmp_path) as url:
+        settings = make_settings(url)
+        app = create_app(settings)
+        app.include_router(notes_router)
+        with serve(app, []) as client:
+            caplog.clear()
+            response = client.get("/notes")
+            assert (response.status_code, response.json()["type"]) == (
+                503,
+                "migrations-pending",
+            )
+            assert "Retry-After" in response.headers
+            (record,) = [each for each in caplog.records if each.name == "app"]
+            assert record.exc_info is None
+            assert "alembic upgrade head" in record.getMessage()
+        upgrade(settings)
+        app = create_app(settings)
+        app.include_router(notes_router)
+        with serve(app, []) as client:
+            response = client.get("/notes")
+            assert (response.status_code, response.json()["type"]) == (500, "about:blank")
+
+
+@pytest.mark.parametrize(
+    ("statement", "is_missing"),
+    [
+        ("SELECT * FROM no_such_table", True),
+        ("SELECT no_such_column FROM notes", True),
+        ("INSERT INTO notes (no_such_column) VALUES (1)", True),
+        ("SELECT FROM WHERE", False),
+    ],
+)
+async def test_what_is_missing_is_told_from_other_errors(
+    database: Database, statement: str, is_missing: bool
+) -> None:
+    async with database.write_engine.connect() as connection:
+        query = text(statement)
+        with pytest.raises(exc.DBAPIError) as error:
+            await connection.execute(query)
+    assert errors.is_schema_missing(error.value) is is_missing
 
 
 def test_a_slow_statement_is_stopped(notes_settings: Settings) -> None:
