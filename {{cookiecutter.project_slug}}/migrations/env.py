@@ -10,14 +10,19 @@ from typing import Any, Literal
 
 from alembic import context
 from sqlalchemy import Connection
-from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.types import TypeDecorator
 
 from app.config import Settings, load_settings
 from app.db.base import metadata
 from app.db.database import import_models
 from app.db.engine import make_engine
-from app.db.migrations import allow_rebuilding, alone, migration_settings
+from app.db.migrations import (
+    allow_rebuilding,
+    migration_settings,
+    take_turn,
+    whole_tables,
+)
 from app.logs import configure_logging
 
 logger = logging.getLogger("app.migrations")
@@ -31,8 +36,10 @@ settings = migration_settings(given or load_settings())
 if given is None:  # on the command line
     configure_logging(settings.log_level)
 
-# What PostgreSQL and SQLite both read; SQLite knows no now().
-PORTABLE = DefaultDialect(supports_native_boolean=True)
+# As SQLite writes a default, PostgreSQL reads it: CURRENT_TIMESTAMP for now(). But
+# there, true is not 1.
+PORTABLE = SQLiteDialect()
+PORTABLE.supports_native_boolean = True
 
 
 def render_item(kind: str, item: Any, _context: object) -> str | Literal[False]:
@@ -57,6 +64,7 @@ def log_migration(*_: object, **applied: Any) -> None:
 
 def migrate(connection: Connection) -> None:
     """Run what Alembic was told to, in one transaction."""
+    take_turn(connection, settings)
     context.configure(
         connection=connection,
         target_metadata=metadata,
@@ -66,8 +74,9 @@ def migrate(connection: Connection) -> None:
         on_version_apply=log_migration,
         transactional_ddl=True,
     )
-    with context.begin_transaction(), alone(connection, settings):
+    with context.begin_transaction(), whole_tables(connection):
         context.run_migrations()
+    connection.commit()  # behind a pooler, the transaction began with the lock
 
 
 async def run_online() -> None:

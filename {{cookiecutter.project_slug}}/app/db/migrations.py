@@ -56,35 +56,51 @@ def migration_settings(settings: Settings) -> Settings:
     return settings.model_copy(update=changes)
 
 
-@contextmanager
-def alone(connection: Connection, settings: Settings) -> Iterator[None]:
+def take_turn(connection: Connection, settings: Settings) -> None:
     """Wait until no other process migrates, and keep others waiting.
 
-    Use it inside the transaction.
+    The lock ends with the connection. Behind a transaction pooler, where the next
+    transaction may have another connection, it ends with the transaction.
     """
     if settings.is_sqlite:
-        event.listen(Table, "after_parent_attach", _count_up)
-        try:
-            yield
-        finally:
-            event.remove(Table, "after_parent_attach", _count_up)
-        _check_references(connection)
-        return
-    lock = func.pg_try_advisory_lock  # until the connection is closed
+        return  # its transactions wait for each other
+    lock = func.pg_try_advisory_lock
     if settings.database_pooler == "transaction":
-        # The next transaction may have another connection, which has no lock.
         lock = func.pg_try_advisory_xact_lock
     patience = settings.database_migration_timeout or float("inf")
     deadline = time.monotonic() + patience
-    # A statement that waits in the server would block CREATE INDEX CONCURRENTLY.
     while not connection.scalar(select(lock(LOCK))):
         if time.monotonic() > deadline:
             raise CommandError(
                 f"another process has been migrating this database for {patience:g} s; "
                 "run this again when it has ended, or raise DATABASE_MIGRATION_TIMEOUT"
             )
+        # Its CREATE INDEX CONCURRENTLY waits for all transactions that are open: so
+        # none is here, nor a statement that waits in the server.
+        connection.rollback()
         time.sleep(0.1)
-    yield
+    if settings.database_pooler == "none":
+        connection.commit()
+
+
+@contextmanager
+def whole_tables(connection: Connection) -> Iterator[None]:
+    """Keep SQLite, which rebuilds a table to alter it, from losing something of it."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    event.listen(Table, "after_parent_attach", _count_up)
+    try:
+        yield
+    finally:
+        event.remove(Table, "after_parent_attach", _count_up)
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+    if broken is not None:
+        table, row, target, _ = broken
+        raise CommandError(
+            f"row {row} of {table} refers to a row of {target} that does not exist; "
+            "nothing was changed"
+        )
 
 
 def allow_rebuilding(engine: Engine) -> None:
@@ -98,15 +114,5 @@ def allow_rebuilding(engine: Engine) -> None:
 
 
 def _count_up(table: Table, _parent: object) -> None:
-    # A table that is rebuilt, too: SQLAlchemy does not read that of the old one.
+    # SQLAlchemy does not read that of the table that is rebuilt.
     table.kwargs["sqlite_autoincrement"] = True
-
-
-def _check_references(connection: Connection) -> None:
-    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
-    if broken is not None:
-        table, row, target, _ = broken
-        raise CommandError(
-            f"row {row} of {table} refers to a row of {target} that does not exist; "
-            "nothing was changed"
-        )
