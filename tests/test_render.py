@@ -48,6 +48,7 @@ FILES = {
     "app/db/schema_changes.py",
     "app/db/session.py",
     "app/db/sqlite.py",
+    "app/db/tables.py",
     "app/db/timeouts.py",
     "app/db/transaction_errors.py",
     "app/dependencies.py",
@@ -97,6 +98,7 @@ FILES = {
     "tests/session/test_long_calls.py",
     "tests/session/test_lost_transactions.py",
     "tests/session/test_lost_updates.py",
+    "tests/session/test_models.py",
     "tests/session/test_objects_across_transactions.py",
     "tests/session/test_one_session.py",
     "tests/session/test_outside.py",
@@ -110,6 +112,7 @@ FILES = {
     "tests/support.py",
     "tests/test_health.py",
     "tests/test_migrations.py",
+    "tests/test_models.py",
     "tests/test_problems.py",
     "tests/test_settings.py",
 }

@@ -167,7 +167,7 @@ def constraint_of(error: BaseException) -> str | None:
     SQLite does not say which foreign key that is.
     """
     driver_error = getattr(error, "driver_exception", None)
-    details = getattr(driver_error, "diag", driver_error)  # psycopg's, or asyncpg's
+    details = getattr(driver_error, "diag", driver_error)  # one of both drivers
     if name := getattr(details, "constraint_name", None):
         return str(name)
     match = _SQLITE_CONSTRAINT.fullmatch(str(getattr(error, "orig", "")))
