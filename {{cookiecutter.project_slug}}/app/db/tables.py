@@ -1,6 +1,6 @@
 """What holds for every table, on each database."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -9,13 +9,15 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Integer,
+    Interval,
     MetaData,
     Table,
     event,
     text,
 )
 from sqlalchemy.orm import Mapper
-from sqlalchemy.types import NULLTYPE, TypeDecorator
+from sqlalchemy.sql.operators import OperatorType
+from sqlalchemy.types import NULLTYPE, TypeDecorator, TypeEngine
 
 # Names that the database would choose differ from one to the next; migrations need
 # to know them.
@@ -42,6 +44,12 @@ class UTCDateTime(TypeDecorator[datetime]):
 
     impl = DateTime(timezone=True)
     cache_ok = True
+
+    def coerce_compared_value(
+        self, _operator: OperatorType | None, value: Any
+    ) -> TypeEngine[Any]:
+        """Return the type of what a time is compared with, or what is added to it."""
+        return Interval() if isinstance(value, timedelta) else self
 
     def process_bind_param(
         self, value: datetime | None, _dialect: Dialect
