@@ -9,8 +9,9 @@ import logging
 from typing import Any, Literal
 
 from alembic import context
-from sqlalchemy import Connection
-from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+from sqlalchemy import ClauseElement, Connection
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.sql.functions import now
 from sqlalchemy.types import TypeDecorator
 
 from app.config import Settings, load_settings
@@ -36,10 +37,8 @@ settings = migration_settings(given or load_settings())
 if given is None:  # on the command line
     configure_logging(settings.log_level)
 
-# As SQLite writes a default, PostgreSQL reads it: CURRENT_TIMESTAMP for now(). But
-# there, true is not 1.
-PORTABLE = SQLiteDialect()
-PORTABLE.supports_native_boolean = True
+# What PostgreSQL and SQLite both read: true is not 1 in PostgreSQL.
+PORTABLE = DefaultDialect(supports_native_boolean=True)
 
 
 def render_item(kind: str, item: Any, _context: object) -> str | Literal[False]:
@@ -48,9 +47,12 @@ def render_item(kind: str, item: Any, _context: object) -> str | Literal[False]:
         stored = item.impl_instance
         if type(stored).__module__ == "sqlalchemy.sql.sqltypes":
             return f"sa.{stored!r}"
-    if kind == "server_default" and hasattr(getattr(item, "arg", None), "compile"):
+    default = getattr(item, "arg", None) if kind == "server_default" else None
+    if isinstance(default, now):  # which SQLite does not know
+        return 'sa.text("CURRENT_TIMESTAMP")'
+    if isinstance(default, ClauseElement):
         literally = {"literal_binds": True}
-        sql = item.arg.compile(dialect=PORTABLE, compile_kwargs=literally)
+        sql = default.compile(dialect=PORTABLE, compile_kwargs=literally)
         return f"sa.text({str(sql)!r})"
     return False
 
