@@ -78,6 +78,12 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def statement_time(context: Any) -> datetime:
+    """Return the time of a statement: the same for all its columns, as now() is."""
+    time: datetime = vars(context).setdefault("utc_now", utc_now())
+    return time
+
+
 def set_defaults(metadata: MetaData) -> None:
     """Make what is right on both databases the default for all tables of `metadata`."""
     metadata.naming_convention = NAMING_CONVENTION
