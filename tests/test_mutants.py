@@ -51,6 +51,8 @@ LOST_UPDATES = "tests/session/test_lost_updates.py"
 OBJECTS = "tests/session/test_objects_across_transactions.py"
 AFTER_COMMIT = "tests/session/test_errors_after_commit.py"
 ONE_SESSION = "tests/session/test_one_session.py"
+MODELS = "tests/session/test_models.py tests/test_models.py"
+MIGRATIONS = "tests/test_migrations.py"
 
 ENDPOINT = """\
         yield session  # an exception, which the endpoint raises here, rolls back
@@ -936,6 +938,95 @@ MUTANTS = [
         "theirs.handlers.clear()",
         "pass",
         "tests/test_logs.py",
+    ),
+    # S17, S20, S23: models and migrations
+    Mutant(
+        "a time without zone is stored",
+        AUTO,
+        "app/db/tables.py",
+        "if value.utcoffset() is None:",
+        "if False:",
+        MODELS,
+    ),
+    Mutant(
+        "SQLite tells no time zone",
+        SYNC,
+        "app/db/tables.py",
+        "value.replace(tzinfo=UTC)",
+        "value",
+        MODELS,
+    ),
+    Mutant(
+        "a time is shown in the zone of its sender",
+        SYNC_MANUAL_UNIT,
+        "app/schemas.py",
+        "return time.astimezone(UTC)",
+        "return time",
+        MODELS,
+    ),
+    Mutant(
+        "a foreign key is no more than an int",
+        SYNC_MANUAL_UNIT,
+        "app/db/tables.py",
+        "column.type = NULLTYPE",
+        "pass",
+        MODELS,
+    ),
+    Mutant(
+        "SQLite gives ids again",
+        AUTO,
+        "app/db/tables.py",
+        "if parent is metadata:",
+        "if False:",
+        MODELS,
+    ),
+    Mutant(
+        "a change leaves what the database computes unread",
+        SYNC,
+        "app/db/tables.py",
+        "mapper.eager_defaults = True",
+        "pass",
+        MODELS,
+    ),
+    Mutant(
+        "a stale version is a bug",
+        AUTO,
+        "app/db/errors.py",
+        "return STALE",
+        "return FAILED",
+        MODELS,
+    ),
+    Mutant(
+        "SQLite tells columns, not the constraint",
+        SYNC_MANUAL,
+        "app/db/errors.py",
+        "return name or _unique_constraint(columns)",
+        "return name or columns",
+        MODELS,
+    ),
+    Mutant(
+        "migrations take no turns",
+        SYNC,
+        "app/db/migrations.py",
+        "while not connection.scalar(select(lock(LOCK))):",
+        "while False:",
+        MIGRATIONS,
+    ),
+    Mutant(
+        "a rebuilt table takes along what refers to it",
+        SYNC_MANUAL,
+        "app/db/migrations.py",
+        "PRAGMA foreign_keys = OFF",
+        "PRAGMA foreign_keys = ON",
+        MIGRATIONS,
+    ),
+    Mutant(
+        "a rebuilt table gives ids again",
+        AUTO,
+        "app/db/migrations.py",
+        'table.kwargs["sqlite_autoincrement"] = True',
+        "pass",
+        MIGRATIONS,
     ),
 ]
 

@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     database_url: SecretStr = SecretStr(f"sqlite:///{ROOT / 'database.db'}")
     database_replica_url: SecretStr = SecretStr("")
     database_migration_url: SecretStr = SecretStr("")
+    database_migration_timeout: Seconds = 300
     database_pooler: Literal["none", "transaction"] = "none"
     # A connection costs the server memory whether it is used or not, so only
     # production opens many. All of the pool is `size`: overflow connections are

@@ -12,6 +12,7 @@ from app import health
 from app.config import PROJECT, PYPROJECT, Settings, load_settings
 from app.db import migrations
 from app.db.database import Database
+from app.db.pending import Migrations
 from app.dependencies import check_routes
 from app.logs import configure_logging
 from app.metrics import observe
@@ -46,7 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
         if settings.is_sqlite and settings.environment == "development":
             await to_thread.run_sync(migrations.upgrade, settings)
         app.state.database = database = Database(settings)
-        app.state.migrations = migrations.Migrations(settings, database)
+        app.state.migrations = Migrations(settings, database)
         observe(database)
         if settings.environment != "test":
             _spare_the_garbage_collector()

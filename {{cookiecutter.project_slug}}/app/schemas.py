@@ -1,10 +1,13 @@
 """Schemas and field types that all features share."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Self, TypeVar
 
 from fastapi import Path
 from pydantic import (
+    AfterValidator,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -43,10 +46,19 @@ def _plain_digits(value: Any) -> Any:
     return value
 
 
+def _to_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be between the years 1 and 9999, in UTC") from None
+
+
 # PostgreSQL cannot store NUL in text; SQLite can, but then cuts it off. A pattern makes
 # pydantic refuse lone surrogates too. Validators go last, or constraints would count
 # "items": `Annotated[Text, Field(min_length=1), AfterValidator(printable)]`.
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+# A time that names its zone; it is shown as UTC, as it is when it is read again.
+UTCTime = Annotated[AwareDatetime, AfterValidator(_to_utc)]
 PathId = Annotated[int, Path(ge=1, le=MAX_ID), BeforeValidator(_plain_digits)]
 
 

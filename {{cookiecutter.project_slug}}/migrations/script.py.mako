@@ -8,9 +8,6 @@ Revision ${up_revision}, the first.
 """
 
 import sqlalchemy as sa
-{% if cookiecutter.orm == 'sqlmodel' %}
-import sqlmodel.sql.sqltypes
-{% endif %}
 % if imports:
 ${imports}
 % endif

@@ -57,6 +57,11 @@ def run(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
 async def driver_of(connection: AsyncConnection) -> Any:
     """Return the driver's own connection."""
     return (await connection.get_raw_connection()).driver_connection
+
+
+async def run_sync(connection: AsyncConnection, function: Callable[..., T]) -> T:
+    """Call a function with the synchronous connection."""
+    return await connection.run_sync(function)
 {% else %}
 def call(_client: TestClient, function: Callable[..., T], *args: Any) -> T:
     """Call a function where the app runs, which is anywhere."""
@@ -71,6 +76,11 @@ def run(function: Callable[..., T], *args: Any) -> T:
 def driver_of(connection: Connection) -> Any:
     """Return the driver's own connection."""
     return connection.connection.driver_connection
+
+
+def run_sync(connection: Connection, function: Callable[..., T]) -> T:
+    """Call a function with the synchronous connection."""
+    return function(connection)
 {% endif %}
 
 
@@ -106,6 +116,16 @@ async def execute(settings: Settings, *statements: str) -> None:
         for statement in statements:
             await connection.execute(text(statement))
     await engine.dispose()
+
+
+async def run_on(settings: Settings, function: Callable[..., T]) -> T:
+    """Call a function with a connection, in a transaction of its own."""
+    engine = make_engine(settings)
+    try:
+        async with engine.begin() as connection:
+            return await run_sync(connection, function)
+    finally:
+        await engine.dispose()
 
 
 async def create_table(settings: Settings, table: Table) -> None:

@@ -10,7 +10,8 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app.config import Settings
-from app.db.migrations import BEHIND, EMPTY, alembic_config, outdated_revisions
+from app.db.migrations import alembic_config, outdated_revisions
+from app.db.pending import BEHIND, EMPTY
 from app.health import AWAY
 from app.main import create_app
 from tests.conftest import DATABASES, fresh_database

@@ -2,19 +2,25 @@
 
 import re
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 {% if cookiecutter.io == 'async' %}
 import asyncpg  # type: ignore[import-untyped]
-from sqlalchemy import exc
-
-# What a driver raises where it is used past SQLAlchemy, as for COPY.
-DRIVER_ERRORS = (asyncpg.PostgresError, sqlite3.Error)
 {% else %}
 import psycopg
-from sqlalchemy import exc
+{% endif %}
+from sqlalchemy import Index, PrimaryKeyConstraint, UniqueConstraint, exc
+from sqlalchemy.orm.exc import StaleDataError
+from sqlalchemy.schema import ColumnCollectionConstraint
+
+from app.db.base import metadata
 
 # What a driver raises where it is used past SQLAlchemy, as for COPY.
+{% if cookiecutter.io == 'async' %}
+DRIVER_ERRORS = (asyncpg.PostgresError, sqlite3.Error)
+{% else %}
 DRIVER_ERRORS = (psycopg.Error, sqlite3.Error)
 {% endif %}
 
@@ -78,6 +84,9 @@ REFERENCED = DatabaseProblem(
     409,
     "reference-conflict",
     "It references something that does not exist, or is still referenced.",
+)
+STALE = DatabaseProblem(
+    409, "stale-data", "It was changed or deleted by another request. Read it again."
 )
 INVALID = DatabaseProblem(
     422, "invalid-data", "The data breaks a rule of the database."
@@ -147,6 +156,12 @@ SQLSTATE_OF_SQLITE = {
 # These have no code of their own.
 _NO_TABLE_IN_SQLITE = re.compile("no such (table|column)|has no column named")
 
+# SQLite tells the columns of a unique constraint, or the index of an expression.
+_SQLITE_CONSTRAINT = re.compile(
+    r"(?:CHECK constraint failed: |UNIQUE constraint failed: index ')([^']+)'?"
+    r"|UNIQUE constraint failed: (.+)"
+)
+
 
 def sqlstate(error: BaseException) -> str | None:
     """Return the error's SQLSTATE, on SQLite the one of the same kind."""
@@ -166,9 +181,20 @@ def is_unique_violation(error: BaseException) -> bool:
     return sqlstate(error) == "23505"
 
 
-def is_check_violation(error: BaseException) -> bool:
-    """Whether a row would break a CHECK."""
-    return sqlstate(error) == "23514"
+def constraint_of(error: BaseException) -> str | None:
+    """Return the name of the constraint that a row would break, if it is known.
+
+    SQLite does not say which foreign key that is.
+    """
+    driver_error = getattr(error, "driver_exception", None)
+    details = getattr(driver_error, "diag", driver_error)  # one of both drivers
+    if name := getattr(details, "constraint_name", None):
+        return str(name)
+    match = _SQLITE_CONSTRAINT.fullmatch(str(getattr(error, "orig", "")))
+    if match is None:
+        return None
+    name, columns = match.groups()
+    return name or _unique_constraint(columns)
 
 
 def is_schema_missing(error: BaseException) -> bool:
@@ -202,8 +228,44 @@ def to_problem(error: BaseException) -> DatabaseProblem:
         return UNAVAILABLE
     if isinstance(error, SchemaChangedError):
         return BUSY
+    if isinstance(error, StaleDataError):
+        return STALE
     code = sqlstate(error) or ""
     for length in (5, 3, 2):
         if problem := BY_SQLSTATE.get(code[:length]):
-            return problem
+            detail = _detail(constraint_of(error)) or problem.detail
+            return replace(problem, detail=detail)
     return FAILED
+
+
+def _constraints() -> Iterator[ColumnCollectionConstraint | Index]:
+    for table in metadata.tables.values():
+        for each in (*table.constraints, *table.indexes):
+            if isinstance(each, ColumnCollectionConstraint | Index):
+                yield each
+
+
+def _is_unique(constraint: ColumnCollectionConstraint | Index) -> bool:
+    if isinstance(constraint, Index):
+        return bool(constraint.unique)
+    return isinstance(constraint, UniqueConstraint | PrimaryKeyConstraint)
+
+
+def _unique_constraint(columns: str) -> str:
+    """Return the name of the models' constraint on `columns`, as SQLite lists them."""
+    for each in _constraints():
+        if _is_unique(each) and ", ".join(map(str, each.columns)) == columns:
+            return str(each.name)
+    return columns
+
+
+def _detail(name: str | None) -> str | None:
+    """Return what the models say of the constraint with this name, in its `info`."""
+    for each in _constraints() if name else ():
+        if each.name == name:
+            infos: list[dict[Any, Any]] = [each.info]
+            if _is_unique(each) and len(each.columns) == 1:
+                infos += [column.info for column in each.columns]
+            details = [info["detail"] for info in infos if "detail" in info]
+            return details[0] if details else None
+    return None

@@ -1,26 +1,21 @@
-{% extends "async.jinja" %}
-{% block code %}
-"""Migrations from inside the app: apply them, and know which the database lacks."""
+"""Migrations: apply them, one process at a time, and know which are outdated."""
 
-from asyncio import timeout
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-{% if cookiecutter.io == 'sync' %}
-from anyio import to_thread
-{% endif %}
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, Table, event, func, select
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from app.config import ROOT, Settings
-from app.db.database import Database
-from app.db.errors import is_schema_missing
 
-EMPTY = "No migration was run on the database: alembic upgrade head."
-BEHIND = "Migrations are pending on the database: alembic upgrade head."
-# The server's own timeouts are shorter; this one is for a server that is silent.
-PATIENCE = 4
+# "migrate" in ASCII: what a process locks that migrates a database.
+LOCK = 0x6D696772617465
 
 
 def alembic_config(settings: Settings) -> Config:
@@ -42,45 +37,82 @@ def outdated_revisions(settings: Settings) -> set[str]:
     return revisions - set(script.get_heads())
 
 
-async def _revision(database: Database) -> str | None:
-    query = text("SELECT version_num FROM alembic_version")
-    async with database.readiness_engine.connect() as connection:
-        try:
-            revision: str | None = await connection.scalar(query)
-        except DBAPIError as error:
-            if not is_schema_missing(error):
-                raise
-            return None
-        return revision
+def migration_settings(settings: Settings) -> Settings:
+    """Return the settings with which migrations connect.
+
+    A migration may take its time, but it does not make the others queue behind it for
+    a lock: it gives up after DATABASE_LOCK_TIMEOUT, and you run it again.
+    """
+    changes: dict[str, Any] = {
+        "database_statement_timeout": 0,
+        "database_idle_in_transaction_timeout": 0,
+    }
+    if settings.is_sqlite:
+        # The lock on the file is what one migration waits for while another runs.
+        changes["database_lock_timeout"] = settings.database_migration_timeout
+    if settings.database_migration_url:
+        changes["database_url"] = settings.database_migration_url
+        changes["database_pooler"] = "none"
+    return settings.model_copy(update=changes)
 
 
-{% endblock %}
-{% block verbatim %}
-class Migrations:
-    """Knows the release's migrations, and asks the database for its own."""
+def take_turn(connection: Connection, settings: Settings) -> None:
+    """Wait until no other process migrates, and keep others waiting.
 
-    def __init__(self, settings: Settings, database: Database) -> None:
-        """Read the files; this connects to nothing."""
-        self.outdated = outdated_revisions(settings)
-        """The ids of all but the newest."""
-        self._database = database
-
-    async def missing(self) -> str | None:
-        """Return what the database lacks and what to do; None if it lacks nothing.
-
-        Raises `DatabaseUnavailableError`, `SQLAlchemyError` or `TimeoutError`. This
-        takes a connection of its own, whatever the pools are doing.
-        """
-        async with timeout(PATIENCE):
-{% if cookiecutter.io == 'async' %}
-            revision = await _revision(self._database)
-{% else %}
-            revision = await to_thread.run_sync(
-                _revision, self._database, abandon_on_cancel=True
+    The lock ends with the connection. Behind a transaction pooler, where the next
+    transaction may have another connection, it ends with the transaction.
+    """
+    if settings.is_sqlite:
+        return  # its transactions wait for each other
+    lock = func.pg_try_advisory_lock
+    if settings.database_pooler == "transaction":
+        lock = func.pg_try_advisory_xact_lock
+    patience = settings.database_migration_timeout or float("inf")
+    deadline = time.monotonic() + patience
+    while not connection.scalar(select(lock(LOCK))):
+        if time.monotonic() > deadline:
+            raise CommandError(
+                f"another process has been migrating this database for {patience:g} s; "
+                "run this again when it has ended, or raise DATABASE_MIGRATION_TIMEOUT"
             )
-{% endif %}
-        if revision is None:
-            return EMPTY
-        # A revision that is unknown here is newer: the next release is rolled out.
-        return BEHIND if revision in self.outdated else None
-{% endblock %}
+        # Its CREATE INDEX CONCURRENTLY waits for all transactions that are open: so
+        # none is here, nor a statement that waits in the server.
+        connection.rollback()
+        time.sleep(0.1)
+    if settings.database_pooler == "none":
+        connection.commit()
+
+
+@contextmanager
+def whole_tables(connection: Connection) -> Iterator[None]:
+    """Keep SQLite, which rebuilds a table to alter it, from losing something of it."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    event.listen(Table, "after_parent_attach", _count_up)
+    try:
+        yield
+    finally:
+        event.remove(Table, "after_parent_attach", _count_up)
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+    if broken is not None:
+        table, row, target, _ = broken
+        raise CommandError(
+            f"row {row} of {table} refers to a row of {target} that does not exist; "
+            "nothing was changed"
+        )
+
+
+def allow_rebuilding(engine: Engine) -> None:
+    """Let SQLite replace a table without deleting the rows that refer to it."""
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: DBAPIConnection, _entry: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA foreign_keys = OFF")
+        cursor.close()
+
+
+def _count_up(table: Table, _parent: object) -> None:
+    # SQLAlchemy does not read that of the table that is rebuilt.
+    table.kwargs["sqlite_autoincrement"] = True
