@@ -361,8 +361,8 @@ MUTANTS = [
         "a change behind a comment is not noticed",
         MANUAL_UNIT,
         "app/db/session.py",
-        "_WRITES = re.compile(\n    rf\"{_SPACE}",
-        "_WRITES = re.compile(\n    rf\"",
+        '_WRITES = re.compile(\n    rf"{_SPACE}',
+        '_WRITES = re.compile(\n    rf"',
         CHANGES,
     ),
     # S3: no change vanishes, no update is lost
