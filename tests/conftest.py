@@ -45,9 +45,13 @@ def pytest_collection_modifyitems(
 
 def variants_for(item: pytest.Item) -> list[dict[str, Any]]:
     """Return the variants that are enough for a test, when nobody asks for all."""
-    if item.get_closest_marker("costly"):
+    parameters = item.callspec.params if isinstance(item, pytest.Function) else {}
+    is_slow = item.get_closest_marker("slow")
+    # The example's own tests are the bare project's, and more.
+    is_bare = parameters.get("answers") is False
+    if item.get_closest_marker("costly") or (is_slow and is_bare):
         return EXTREMES
-    return PAIRS if item.get_closest_marker("slow") else COMBINATIONS
+    return PAIRS if is_slow else COMBINATIONS
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -40,14 +40,13 @@ DEFAULT = VARIANTS["async-sqlalchemy-auto-repository"]
 # What has no choice in common with it.
 OPPOSITE = VARIANTS["sync-sqlmodel-manual-unit_of_work"]
 EXTREMES = [DEFAULT, OPPOSITE]
-# Six variants in which each choice of a switch meets each choice of any other.
+# Five variants in which each choice of a switch meets each choice of any other.
 PAIRS = [
     DEFAULT,
     VARIANTS["async-sqlmodel-manual-unit_of_work"],
     VARIANTS["sync-sqlalchemy-manual-unit_of_work"],
     VARIANTS["sync-sqlmodel-auto-unit_of_work"],
     VARIANTS["sync-sqlmodel-manual-repository"],
-    OPPOSITE,
 ]
 
 

@@ -107,6 +107,7 @@ FILES = {
     "tests/session/test_own_sessions.py",
     "tests/session/test_reading.py",
     "tests/session/test_repository.py",
+    "tests/session/test_savepoints.py",
     "tests/session/test_schema_changes.py",
     "tests/session/test_streams.py",
     "tests/session/test_timeouts.py",

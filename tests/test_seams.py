@@ -93,6 +93,7 @@ SEAMS: dict[str, set[str]] = {
         "tests/session/test_one_session.py",
         "tests/session/test_outside.py",
         "tests/session/test_repository.py",
+        "tests/session/test_savepoints.py",
         "tests/session/test_schema_changes.py",
         "tests/session/test_threads.py",
         "tests/session/test_timeouts.py",
@@ -215,6 +216,7 @@ ASYNC_IN_BOTH = {
     "tests/session/test_threads.py",
     "tests/test_auth.py",
     "tests/test_logs.py",
+    "tests/test_problems.py",
 }
 
 # The template's files that ask for `io` themselves, beside those that are wrapped.

@@ -53,6 +53,7 @@ def open_pooled(
     return partial(serve, project, server, url, pooler.way_to(url), **POOLED)
 
 
+@pytest.mark.costly
 def test_a_projects_own_tests_pass_behind_a_transaction_pooler(
     variant: Answers, bake: Bakery, server: Server, pooler: PgBouncer, tmp_path: Path
 ) -> None:

@@ -2,18 +2,21 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.requests import HTTPConnection
 from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
+from starlette.status import WS_1011_INTERNAL_ERROR
+from starlette.websockets import WebSocket, WebSocketState
 
-from app.context import current_route, has_committed
+from app.context import current_route, has_committed, route_of
 from app.db.errors import (
     BUSY,
     DRIVER_ERRORS,
@@ -133,11 +136,8 @@ class ProblemAPI(FastAPI):
         # A client that is made from the document gets methods of these names.
         options.setdefault("generate_unique_id_function", lambda route: route.name)
         super().__init__(**options)
-        self.exception_handler(ProblemError)(_on_problem)
-        self.exception_handler(HTTPException)(_on_http_exception)
-        self.exception_handler(RequestValidationError)(_on_validation_error)
-        for error_class in (DatabaseError, SQLAlchemyError, *DRIVER_ERRORS):
-            self.exception_handler(error_class)(_on_database_error)
+        for error_class, handler in _HANDLERS.items():
+            self.exception_handler(error_class)(_or_close(handler))
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
@@ -253,3 +253,32 @@ async def _missing_migrations(app: FastAPI) -> str | None:
     except (DatabaseError, SQLAlchemyError, TimeoutError):
         return None  # nobody can tell now
     return missing
+
+
+_HANDLERS: dict[type[Exception], Callable[[Any, Any], Awaitable[Response]]] = {
+    ProblemError: _on_problem,
+    HTTPException: _on_http_exception,
+    RequestValidationError: _on_validation_error,
+    DatabaseError: _on_database_error,
+    SQLAlchemyError: _on_database_error,
+    **dict.fromkeys(DRIVER_ERRORS, _on_database_error),
+}
+
+
+def _or_close(
+    handler: Callable[[Any, Any], Awaitable[Response]],
+) -> Callable[[Any, Any], Awaitable[Response | None]]:
+    """Return a handler that closes a WebSocket, which takes no response any more."""
+
+    async def handle(connection: HTTPConnection, error: Exception) -> Response | None:
+        if (
+            isinstance(connection, WebSocket)
+            and connection.application_state is WebSocketState.CONNECTED
+        ):
+            route = route_of(connection.scope)
+            logger.error("WebSocket %s failed", route, exc_info=error)
+            await connection.close(WS_1011_INTERNAL_ERROR)
+            return None
+        return await handler(connection, error)
+
+    return handle

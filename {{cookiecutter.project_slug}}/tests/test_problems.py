@@ -5,12 +5,13 @@ import re
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends
+from fastapi import Depends, WebSocket
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
-from app.problems import ProblemAPI
+from app.problems import NotFoundError, ProblemAPI
 from app.routing import Router
 from app.schemas import Body, Text
 
@@ -195,3 +196,19 @@ def test_a_request_id_that_could_forge_the_log_is_replaced(client: TestClient) -
     for forged in ("two words", "x" * 65, "a;b"):
         response = client.get("/health/live", headers={"X-Request-ID": forged})
         assert response.headers["X-Request-ID"] != forged
+
+
+async def break_off(socket: WebSocket) -> None:
+    """Accept a WebSocket, and fail."""
+    await socket.accept()
+    raise NotFoundError("There is no such thing.")
+
+
+def test_an_error_closes_a_websocket(caplog: pytest.LogCaptureFixture) -> None:
+    app = ProblemAPI()
+    app.add_api_websocket_route("/things/{id}", break_off)
+    with TestClient(app).websocket_connect("/things/1") as socket:
+        with pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_text()
+        assert closed.value.code == 1011
+    assert "WebSocket /things/{id} failed" in caplog.text

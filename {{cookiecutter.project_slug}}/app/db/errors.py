@@ -233,8 +233,8 @@ def to_problem(error: BaseException) -> DatabaseProblem:
     code = sqlstate(error) or ""
     for length in (5, 3, 2):
         if problem := BY_SQLSTATE.get(code[:length]):
-            detail = _detail(constraint_of(error)) or problem.detail
-            return replace(problem, detail=detail)
+            detail = _detail(constraint_of(error))
+            return replace(problem, detail=detail) if detail else problem
     return FAILED
 
 

@@ -142,11 +142,14 @@ class Repository(ReadRepository[ModelT]):
             return found, False
         try:
             async with self.session.begin_nested():
-                return await self.add(self.model(**key, **(defaults or {}))), True
+                new = await self.add(self.model(**key, **(defaults or {})))
         except IntegrityError:
             if found := await self._find(key):
                 return found, False
             raise
+        if self.loads:
+            await self._find(key)
+        return new, True
 
     async def bulk_update(self, *filters: ColumnElement[bool], **values: Any) -> int:
         """Set `values` in every row that passes all filters; return how many."""
@@ -163,8 +166,13 @@ class Repository(ReadRepository[ModelT]):
         """
         self.session.refuse_detached(instance)
         for name, value in values.items():
+            if not hasattr(self.model, name):
+                raise AttributeError(f"{self.model.__name__} has no attribute {name}")
             setattr(instance, name, value)
         await self.session.flush()
+        # What was set to a SQL expression.
+        if expired := inspect(instance).expired_attributes & values.keys():
+            await self.session.refresh(instance, expired)
         return instance
 
     async def delete(self, instance: ModelT) -> None:
@@ -178,7 +186,7 @@ class Repository(ReadRepository[ModelT]):
         await self.session.flush()
 
     async def _find(self, key: dict[str, Any]) -> ModelT | None:
-        query = select(self.model).filter_by(**key)
+        query = select(self.model).filter_by(**key).options(*self.loads)
         result = await self.session.scalars(query)
-        return result.one_or_none()
+        return result.unique().one_or_none()
 {% endblock %}

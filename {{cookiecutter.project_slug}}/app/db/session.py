@@ -8,25 +8,26 @@ may go wherever a `ReadSession` may, not vice versa. Both come from `Database`;
 """
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, Self, Unpack
 from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import Connection, Engine, event, inspect, select, tuple_
 from sqlalchemy.engine import Result
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
 {% if cookiecutter.orm == 'sqlalchemy' %}
 from sqlalchemy.ext.asyncio import AsyncSession
 {% endif %}
+from sqlalchemy.orm import InstanceState, Mapper, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
-from sqlalchemy.orm.mapper import Mapper
-from sqlalchemy.orm.session import (
-    ORMExecuteState,
-    SessionTransaction,
-    object_session,
-)
+from sqlalchemy.orm.session import ORMExecuteState, SessionTransaction
+{% if cookiecutter.io == 'async' %}
+from sqlalchemy.util.concurrency import in_greenlet
+{% endif %}
 {% if cookiecutter.orm == 'sqlmodel' %}
 from sqlmodel.ext.asyncio.session import AsyncSession
 {% endif %}
@@ -46,9 +47,9 @@ from app.logs import logger
 ONE_STATEMENT = "may run one statement"
 _CLOSED = "is closed"
 _COMMITTED = "the last transaction that was committed"
-_CHANGED = "transactions with changes, each with the mappers changed in bulk"
+_CHANGES = "what each transaction has changed"
 _RELEASED = "the savepoint that is being released"
-_EXPIRED = "what was expired inside a savepoint"
+_BEFORE = "what had been loaded before a savepoint failed"
 
 # A statement that changes rows, or may: behind comments, and within a WITH as well.
 _SPACE = r"(?>\s|--[^\n]*|/\*.*?\*/)*+"
@@ -63,12 +64,28 @@ _AT_ONCE = 1_000
 # The session that works on a connection.
 _session_on = WeakKeyDictionary[Connection, "ref[Any]"]()
 
+# Of each object the attributes that were loaded, and their values.
+Loaded = dict[InstanceState[Any], dict[str, Any]]
+
+
+@dataclass
+class _Changes:
+    """What a transaction has changed: objects by a flush, all of a class in bulk."""
+
+    flushed: set[InstanceState[Any]] = field(default_factory=set)
+    in_bulk: set[Mapper[Any]] = field(default_factory=set)
+
+
 # Tasks and threads that a request starts inherit it.
 _entered: ContextVar["ReadSession | None"] = ContextVar("entered", default=None)
 
 
 class ReadSession(AsyncSession):
     """A session for reading. The database refuses its writes."""
+
+    left_undecided = False
+    """Whether a unit of work ended with changes that nobody had committed."""
+    _forgotten = "objects were changed in a session that only reads: take WriteDep"
 
 {% if cookiecutter.io == 'async' %}
     # Listeners on this class hear our own sessions, not every session of the process.
@@ -87,6 +104,26 @@ class ReadSession(AsyncSession):
             )
         _entered.set(self)
         return await super().__aenter__()
+
+    async def __aexit__(self, exc_type: Any, exc: Any, traceback: Any) -> None:
+        is_forgotten = exc_type is None and (self.left_undecided or self.has_changes)
+        await super().__aexit__(exc_type, exc, traceback)
+        if is_forgotten:
+            raise ForgottenCommitError(self._forgotten)
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether something was changed, and not yet committed or rolled back.
+
+        Nobody sees what a function does that a SELECT calls, nor what is sent by the
+        driver's own connection.
+        """
+        return bool(
+            self.info.get(_CHANGES)
+            or self.new
+            or self.deleted
+            or any(self.is_modified(changed) for changed in self.dirty)
+        )
 
     async def close(self) -> None:
         """Close it for good, for all tasks; its connection goes back to the pool."""
@@ -121,30 +158,7 @@ class ReadSession(AsyncSession):
 class WriteSession(ReadSession):
     """A session for writing. It saves only what is committed."""
 
-    left_undecided = False
-    """Whether a unit of work ended with uncommitted changes."""
-
-    async def __aexit__(self, exc_type: Any, exc: Any, traceback: Any) -> None:
-        is_forgotten = exc_type is None and (self.left_undecided or self.has_changes)
-        await super().__aexit__(exc_type, exc, traceback)
-        if is_forgotten:
-            raise ForgottenCommitError(
-                "changes were made, but neither commit() nor rollback() was called"
-            )
-
-    @property
-    def has_changes(self) -> bool:
-        """Whether something was changed, and not yet committed or rolled back.
-
-        Nobody sees what a function does that a SELECT calls, nor what is sent by the
-        driver's own connection.
-        """
-        return bool(
-            self.info.get(_CHANGED)
-            or self.new
-            or self.deleted
-            or any(self.is_modified(changed) for changed in self.dirty)
-        )
+    _forgotten = "changes were made, but neither commit() nor rollback() was called"
 
     @property
     def committed(self) -> bool:
@@ -169,18 +183,18 @@ class WriteSession(ReadSession):
         if transaction in {None, self.info.get(_COMMITTED)}:
             return
         is_discarding = self.has_changes
-        loaded = [(each, _loaded_values(each)) for each in self.identity_map.values()]
+        instances = list(self.identity_map.values())
+        loaded = _loaded(map(inspect, instances))
         try:
             await super().rollback()
         except DBAPIError as error:
             _log_loss(error)
-        # SQLAlchemy has expired them: reading one would need a statement.
-        for instance, values in loaded:
+        self.info.pop(_CHANGES, None)
+        for instance in instances:
             if instance in self and is_discarding:
                 self.expunge(instance)
-            if inspect(instance).has_identity:
-                for name, value in values.items():
-                    set_committed_value(instance, name, value)
+        # SQLAlchemy has expired them: reading one would need a statement.
+        _restore(loaded)
 
     def refuse_detached(self, instance: object, *, may_be_new: bool = False) -> None:
         """Raise `DetachedObjectError` unless a change of `instance` would be saved."""
@@ -198,9 +212,20 @@ def _log_loss(error: DBAPIError) -> None:
     logger.warning("%s: connection lost while closing: %r", current_route(), error)
 
 
-def _loaded_values(instance: object) -> dict[str, Any]:
-    state: Any = inspect(instance)
-    return {name: state.dict[name] for name in state.attrs.keys() & state.dict.keys()}
+def _loaded(states: Iterable[InstanceState[Any]]) -> Loaded:
+    loaded: Loaded = {}
+    for state in states:
+        names = state.attrs.keys() & state.dict.keys()
+        loaded[state] = {name: state.dict[name] for name in names}
+    return loaded
+
+
+def _restore(loaded: Loaded) -> None:
+    """Give objects the values that they have lost."""
+    for state, values in loaded.items():
+        if state.has_identity and (instance := state.obj()) is not None:
+            for name in values.keys() & state.unloaded:
+                set_committed_value(instance, name, values[name])
 
 
 def notice_changes(engine: Engine) -> None:
@@ -225,11 +250,11 @@ def _nobody() -> None:
     """Stand for the session of a connection that no session has."""
 
 
-def _changed_by(session: Any) -> set[Mapper[Any]]:
-    """Note a change, and return which mappers its transaction has changed in bulk."""
+def _changed_by(session: Any) -> _Changes:
+    """Note a change, and return all of its transaction."""
     transaction = session.get_nested_transaction() or session.get_transaction()
-    changed: dict[object, set[Mapper[Any]]] = session.info.setdefault(_CHANGED, {})
-    return changed.setdefault(transaction, set())
+    changes: dict[object, _Changes] = session.info.setdefault(_CHANGES, {})
+    return changes.setdefault(transaction, _Changes())
 
 
 @event.listens_for(ReadSession.sync_session_class, "after_begin")
@@ -260,6 +285,13 @@ def _do_orm_execute(state: ORMExecuteState) -> Result[Any] | None:
     if state.is_select:
         if state.lazy_loaded_from is not None:
             raise LazyLoadError(_what_helps(state))
+{% if cookiecutter.io == 'async' %}
+        if not in_greenlet():
+            raise LazyLoadError(
+                "an attribute that is not loaded was read: await session.refresh() "
+                "after expire(), or after a flush that set it to a SQL expression"
+            )
+{% endif %}
         # No public name tells whether a SELECT locks. What it has locked is to be read
         # as it is now, not as it was when the session read it before.
         if getattr(statement, "_for_update_arg", None) is not None:
@@ -277,10 +309,9 @@ def _what_helps(state: ORMExecuteState) -> str:
     reason = f"{relationship} was not loaded: "
     if getattr(state.lazy_loaded_from, "insert_order", None) is None:
         return f"{reason}name it in `loads`"
-    # Its session knows the object, so that no repository reads it.
     return (
-        f"{reason}the object was added, not read; set the relationship itself, or read "
-        "the object by session.get(…, options=loads, populate_existing=True)"
+        f"{reason}the object was added, not read; set the relationship itself, or get "
+        "the object by a repository whose `loads` name it"
     )
 
 
@@ -294,75 +325,96 @@ def _update_and_reload(state: ORMExecuteState) -> Result[Any]:
     )
     mapper = state.bind_mapper
     if mapper is not None and getattr(result, "rowcount", None) != 0:
-        _changed_by(state.session).add(mapper)
-        _read_again(state.session, mapper)
+        _changed_by(state.session).in_bulk.add(mapper)
+        known = _known(state.session, mapper)
+        loaded = _loaded(known)
+        _expire_columns(state.session, known)
+        _read_again(state.session, loaded)
     return result
 
 
-def _read_again(session: Any, mapper: Mapper[Any]) -> None:
-    known: Any = map(inspect, session.identity_map.values())
-    keys = [each.identity for each in known if each.mapper is mapper]
-    primary_key = tuple_(*mapper.primary_key)
-    for start in range(0, len(keys), _AT_ONCE):
-        some = primary_key.in_(keys[start : start + _AT_ONCE])
-        query = select(mapper).where(some)
-        session.scalars(query, execution_options={"populate_existing": True}).all()
+def _known(session: Any, mapper: Mapper[Any]) -> list[InstanceState[Any]]:
+    states: Any = map(inspect, session.identity_map.values())
+    return [each for each in states if each.mapper.isa(mapper) and not each.modified]
+
+
+def _expire_columns(session: Any, states: Iterable[InstanceState[Any]]) -> None:
+    for state in states:
+        session.expire(state.obj(), state.mapper.column_attrs.keys())
+
+
+def _read_again(session: Any, loaded: Loaded) -> None:
+    """Read what objects have lost, those of a class together.
+
+    An object whose row is gone gets its values back.
+    """
+    alike: dict[Any, list[Any]] = {}
+    for state, values in loaded.items():
+        lost = values.keys() & state.unloaded
+        names = lost.intersection(state.mapper.relationships.keys())
+        alike.setdefault((state.mapper, frozenset(names)), []).append(state.identity)
+    try:
+        for (mapper, names), ids in alike.items():
+            relationships = map(mapper.relationships.get, names)
+            options = [selectinload(each.class_attribute) for each in relationships]
+            primary_key = tuple_(*mapper.primary_key)
+            for start in range(0, len(ids), _AT_ONCE):
+                some = primary_key.in_(ids[start : start + _AT_ONCE])
+                session.scalars(select(mapper).where(some).options(*options)).all()
+    finally:
+        _restore(loaded)
+
+
+@event.listens_for(ReadSession.sync_session_class, "after_flush")
+def _after_flush(session: Any, _context: object) -> None:
+    if session.in_nested_transaction():
+        changed = [each for each in session.dirty if session.is_modified(each)]
+        if changed:
+            _changed_by(session).flushed.update(map(inspect, changed))
 
 
 @event.listens_for(ReadSession.sync_session_class, "after_commit")
 def _after_commit(session: Any) -> None:
-    changed = session.info.get(_CHANGED, {})
+    changes = session.info.get(_CHANGES, {})
     savepoint = session.info[_RELEASED] = session.get_nested_transaction()
     if savepoint is None:
-        changed.clear()
+        changes.clear()
         session.info[_COMMITTED] = session.get_transaction()
         note_commit()
-    elif savepoint in changed:
-        in_bulk = changed.pop(savepoint)
-        changed.setdefault(savepoint.parent, set()).update(in_bulk)
+    elif savepoint in changes:
+        inner = changes.pop(savepoint)
+        outer = changes.setdefault(savepoint.parent, _Changes())
+        outer.flushed |= inner.flushed
+        outer.in_bulk |= inner.in_bulk
 
 
-@event.listens_for(ReadSession.sync_session_class, "after_soft_rollback")
-def _after_soft_rollback(session: Any, ended: SessionTransaction) -> None:
-    if ended.parent is None:
-        session.info.get(_CHANGED, {}).clear()
-
-
-@event.listens_for(Mapper, "expire")
-def _expire(instance: Any, _names: object) -> None:
-    # SQLAlchemy expires what was changed inside a savepoint that is rolled back.
-    session = object_session(instance)
-    is_ours = isinstance(session, ReadSession.sync_session_class)
-    if session is not None and is_ours and session.in_nested_transaction():
-        session.info.setdefault(_EXPIRED, []).append(instance)
+@event.listens_for(ReadSession.sync_session_class, "after_rollback")
+def _after_rollback(session: Any) -> None:
+    savepoint = session.get_nested_transaction()
+    if savepoint is None:
+        session.info.get(_CHANGES, {}).clear()
+        return
+    changes = session.info.get(_CHANGES, {}).pop(savepoint, _Changes())
+    # SQLAlchemy is about to expire what was changed, but does not know what an UPDATE
+    # in bulk has changed.
+    in_bulk = [state for mapper in changes.in_bulk for state in _known(session, mapper)]
+    changed = changes.flushed.union(map(inspect, session.dirty))
+    session.info[_BEFORE] = _loaded([*changed, *in_bulk])
+    _expire_columns(session, in_bulk)
 
 
 @event.listens_for(ReadSession.sync_session_class, "after_transaction_end")
 def _after_transaction_end(session: Any, ended: SessionTransaction) -> None:
-    if not ended.nested:
+    if not ended.nested or session.info.pop(_RELEASED, None) is ended:
         return
-    expired = session.info.pop(_EXPIRED, [])
-    if session.info.pop(_RELEASED, None) is not ended:
-        in_bulk = session.info.get(_CHANGED, {}).pop(ended, set())
-        if session.is_active:
-            _reload(session, expired, in_bulk)
-
-
-def _reload(session: Any, expired: list[Any], in_bulk: set[Mapper[Any]]) -> None:
-    """Read what may have been changed inside the savepoint.
-
-    SQLAlchemy does not know what an UPDATE in bulk has changed.
-    """
+    loaded: Loaded = session.info.pop(_BEFORE, {})
     # A `with` block that is about to end allows no statement, and no public name tells
     # when it has ended.
     block, session._trans_context_manager = session._trans_context_manager, None
     try:
-        with session.no_autoflush, suppress(DBAPIError):
-            for mapper in in_bulk:
-                _read_again(session, mapper)
-            for instance in expired:
-                if instance in session and inspect(instance).expired:
-                    session.refresh(instance)
+        # Without a transaction, another error is on its way.
+        with session.no_autoflush, suppress(SQLAlchemyError):
+            _read_again(session, loaded)
     finally:
         session._trans_context_manager = block
 {% endblock %}

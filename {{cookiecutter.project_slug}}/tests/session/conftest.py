@@ -18,7 +18,7 @@ from tests.conftest import serve
 from tests.session import probe as notes
 from tests.support import count_leaks, create_table, empty_tables, run
 
-TABLE = notes.Base.metadata.tables["notes"]
+TABLE = notes.Base.metadata.tables["test_notes"]
 
 
 @pytest.fixture(scope="session")

@@ -51,13 +51,13 @@ class Base(DeclarativeBase):
 class Note(Base):
     """A note; only the COMMIT finds out that there is no such parent."""
 
-    __tablename__ = "notes"
+    __tablename__ = "test_notes"
     __table_args__ = (CheckConstraint("text <> 'forbidden'"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str | None] = mapped_column(unique=True, nullable=False)
     parent_id: Mapped[int | None] = mapped_column(
-        ForeignKey("notes.id", deferrable=True, initially="DEFERRED")
+        ForeignKey("test_notes.id", deferrable=True, initially="DEFERRED")
     )
     parent: Mapped["Note | None"] = relationship(remote_side="Note.id")
 

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Executable, delete, insert, select, text, update
 
-from app.db.session import WriteSession
-from tests.session.probe import Note, NoteRepository, count
+from app.db.database import Database
+from app.db.errors import ForgottenCommitError
+from app.db.session import ReadSession, WriteSession
+from tests.session.probe import Note, NoteReadRepository, NoteRepository, count
 
 
 async def add(session: WriteSession, content: str) -> Note:
@@ -104,7 +106,7 @@ READS = [
     "-- UPDATE\nSELECT 1",
     "SELECT 'insert into'",
     "WITH updated AS (SELECT 1 AS updated) SELECT updated FROM updated",
-    "UPDATE notes SET text = 'new' WHERE id < 0",
+    "UPDATE test_notes SET text = 'new' WHERE id < 0",
 ]
 
 
@@ -119,15 +121,15 @@ async def test_textual_sql_does_not_count_if_it_changes_nothing(
 
 
 WRITES = [
-    "UPDATE notes SET text = 'new'",
-    "insert into notes (text) values ('new')",
-    "-- Why, and -- for what\n/* DELETE;\n-- */ UPDATE notes SET text = 'new'",
-    "WITH other AS (SELECT 'new' AS new)\nUPDATE notes SET text = 'new'",
-    "WITH other AS (SELECT 1) /* all */ DELETE FROM notes",
+    "UPDATE test_notes SET text = 'new'",
+    "insert into test_notes (text) values ('new')",
+    "-- Why, and -- for what\n/* DELETE;\n-- */ UPDATE test_notes SET text = 'new'",
+    "WITH other AS (SELECT 'new' AS new)\nUPDATE test_notes SET text = 'new'",
+    "WITH other AS (SELECT 1) /* all */ DELETE FROM test_notes",
 ]
 WRITES_OF_POSTGRESQL = [
-    "DO $$ BEGIN UPDATE notes SET text = 'new'; END $$",
-    "WITH gone AS (-- All.\nDELETE FROM notes RETURNING id) SELECT id FROM gone",
+    "DO $$ BEGIN UPDATE test_notes SET text = 'new'; END $$",
+    "WITH gone AS (-- All.\nDELETE FROM test_notes RETURNING id) SELECT id FROM gone",
 ]
 
 
@@ -177,4 +179,21 @@ async def test_a_savepoint_rolls_back_those_inside_it(session: WriteSession) -> 
             await add(session, "rolled back")
         await outer.rollback()
     assert not session.has_changes
+
+
+async def change_what_is_read(session: ReadSession) -> None:
+    async with session:
+        (note,) = await NoteReadRepository(session).list(limit=1)
+        note.text = "new"
+
+
+@pytest.mark.parametrize("kind", ["read", "snapshot"])
+async def test_a_change_in_a_session_that_only_reads_is_an_error(
+    database: Database, kind: str
+) -> None:
+    async with database.write() as session:
+        await add(session, "old")
+        await session.commit()
+    with pytest.raises(ForgottenCommitError, match="only reads: take WriteDep"):
+        await change_what_is_read(getattr(database, kind)())
 {% endblock %}

@@ -120,11 +120,12 @@ def test_violated_constraints_are_problems_without_sql(
 {% if cookiecutter.io == 'async' %}
 async def copy(driver: Any, text: str) -> None:
     """Store a note by COPY."""
-    await driver.copy_records_to_table("notes", records=[(text,)], columns=["text"])
+    columns = ["text"]
+    await driver.copy_records_to_table("test_notes", records=[(text,)], columns=columns)
 {% else %}
 def copy(driver: Any, text: str) -> None:
     """Store a note by COPY."""
-    with driver.cursor().copy("COPY notes (text) FROM STDIN") as copying:
+    with driver.cursor().copy("COPY test_notes (text) FROM STDIN") as copying:
         copying.write_row((text,))
 {% endif %}
 
@@ -138,7 +139,7 @@ async def save_past_sqlalchemy(db: WriteDep, text: str) -> None:
         if connection.dialect.name == "postgresql":
             await copy(driver, text)
         else:
-            await driver.execute("INSERT INTO notes (text) VALUES (?)", [text])
+            await driver.execute("INSERT INTO test_notes (text) VALUES (?)", [text])
 
 
 @pytest.mark.parametrize(
@@ -212,8 +213,8 @@ def test_a_table_is_missing_because_no_migration_was_run(
     ("statement", "is_missing"),
     [
         ("SELECT * FROM no_such_table", True),
-        ("SELECT no_such_column FROM notes", True),
-        ("INSERT INTO notes (no_such_column) VALUES (1)", True),
+        ("SELECT no_such_column FROM test_notes", True),
+        ("INSERT INTO test_notes (no_such_column) VALUES (1)", True),
         ("SELECT FROM WHERE", False),
     ],
 )
@@ -244,9 +245,9 @@ async def die(notes_settings: Settings) -> AsyncIterator[None]:
         notes_settings,
         "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$",
-        "CREATE CONSTRAINT TRIGGER now AFTER INSERT ON notes"
+        "CREATE CONSTRAINT TRIGGER now AFTER INSERT ON test_notes"
         " FOR EACH ROW WHEN (NEW.text = 'now') EXECUTE FUNCTION die()",
-        "CREATE CONSTRAINT TRIGGER later AFTER INSERT ON notes"
+        "CREATE CONSTRAINT TRIGGER later AFTER INSERT ON test_notes"
         " DEFERRABLE INITIALLY DEFERRED"
         " FOR EACH ROW WHEN (NEW.text = 'later') EXECUTE FUNCTION die()",
     )
@@ -288,7 +289,7 @@ async def test_only_the_commit_itself_has_an_unknown_outcome(
 async def test_waiting_for_a_lock_ends(database: Database, probe: TestClient) -> None:
     async with database.write_engine.begin() as other:
         if other.dialect.name == "postgresql":
-            await other.execute(text("LOCK TABLE notes"))
+            await other.execute(text("LOCK TABLE test_notes"))
         start = time.monotonic()
         response = probe.post("/notes", json={})
         assert time.monotonic() - start < 4, "the driver's own limit is 5 seconds"

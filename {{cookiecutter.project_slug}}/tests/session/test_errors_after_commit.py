@@ -46,7 +46,7 @@ async def wait_for_a_lock(request: Request, session: WriteSession) -> None:
     # On SQLite, BEGIN takes the lock.
     async with get_database(request).write_engine.begin() as other:
         if other.dialect.name == "postgresql":
-            await other.execute(text("LOCK TABLE notes"))
+            await other.execute(text("LOCK TABLE test_notes"))
         await count(session)
 
 

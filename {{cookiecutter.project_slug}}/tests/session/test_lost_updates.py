@@ -30,7 +30,7 @@ router = Router(prefix="/counters")
 class Counter(Base):
     """A number that many transactions change at once."""
 
-    __tablename__ = "counters"
+    __tablename__ = "test_counters"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
@@ -43,7 +43,7 @@ class CounterRepository(Repository[Counter]):
     model = Counter
 
 
-COUNTERS = Base.metadata.tables["counters"]
+COUNTERS = Base.metadata.tables["test_counters"]
 
 
 async def find(session: WriteSession, name: str) -> Counter:

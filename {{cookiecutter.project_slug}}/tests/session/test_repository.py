@@ -157,15 +157,11 @@ async def test_what_was_added_with_its_foreign_key_only_says_what_helps(
     parent = await notes.add(Note(text="parent"))
     session.expunge(parent)
     child = await notes.add(Note(text="child", parent_id=parent.id))
-    assert await notes.get(child.id) is child
-    with pytest.raises(LazyLoadError, match=r"added.*populate_existing"):
+    with pytest.raises(LazyLoadError, match=r"added.*whose `loads` name it"):
         str(child.parent)
-    options = FamilyRepository.loads
-    await session.get(Note, child.id, options=options, populate_existing=True)
+    assert await notes.get(child.id) is child
     assert child.parent is not None
     assert child.parent.text == "parent"
-    other = await notes.add(Note(text="other", parent=child.parent))
-    assert (other.parent, other.parent_id) == (child.parent, parent.id)
 
 
 async def test_many_rows_load_as_cheaply_as_one(
@@ -211,4 +207,58 @@ async def test_the_test_session_stores_nothing(
     await NoteRepository(session).add(Note(text="not for long"))
     await session.commit()
     assert connection.in_transaction()
+
+
+async def test_an_update_in_bulk_keeps_what_was_loaded(session: WriteSession) -> None:
+    await add_children(session, 1)
+    notes = FamilyRepository(session)
+    (child,) = await notes.list(Note.text != "parent", limit=2)
+    assert await notes.bulk_update(Note.id == child.id, text="new") == 1
+    assert child.text == "new"
+    assert child.parent is not None
+    assert child.parent.text == "parent"
+
+
+async def test_get_or_create_reads_what_belongs_to_the_row(
+    session: WriteSession,
+) -> None:
+    parent = await NoteRepository(session).add(Note(text="parent"))
+    notes = FamilyRepository(session)
+    for is_new in (True, False):
+        key = {"text": "child"}
+        child, was_made = await notes.get_or_create({"parent_id": parent.id}, **key)
+        assert was_made is is_new
+        assert child.parent is parent
+        session.expunge(child)
+
+
+async def test_an_attribute_may_be_set_to_a_sql_expression(
+    session: WriteSession,
+) -> None:
+    notes = NoteRepository(session)
+    note = await notes.add(Note(text="note"))
+    await notes.update(note, {"text": func.upper(Note.text)})
+    assert note.text == "NOTE"
+
+
+async def test_an_attribute_that_does_not_exist_is_not_set(
+    session: WriteSession,
+) -> None:
+    notes = NoteRepository(session)
+    note = await notes.add(Note(text="note"))
+    with pytest.raises(AttributeError, match="Note has no attribute txt"):
+        await notes.update(note, {"txt": "new"})
+{% if cookiecutter.io == 'async' %}
+
+
+async def test_an_attribute_that_needs_a_statement_says_what_helps(
+    database: Database,
+) -> None:
+    async with database.write() as session:
+        note = await NoteRepository(session).add(Note(text="note"))
+        session.expire(note)
+        with pytest.raises(LazyLoadError, match=r"await session\.refresh\(\)"):
+            str(note.text)
+        await session.rollback()
+{% endif %}
 {% endblock %}

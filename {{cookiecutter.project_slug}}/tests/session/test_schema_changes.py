@@ -37,7 +37,7 @@ class Base(DeclarativeBase):
 class Thing(Base):
     """A row of the table that changes; the model does not know all of its columns."""
 
-    __tablename__ = "things"
+    __tablename__ = "test_things"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     amount: Mapped[int]
@@ -58,14 +58,14 @@ class ThingReadRepository(ReadRepository[Thing]):
 @pytest.fixture
 async def things(notes_settings: Settings) -> AsyncIterator[None]:
     """Create a table with one row and a column that the model does not know."""
-    await support.create_table(notes_settings, Thing.metadata.tables["things"])
+    await support.create_table(notes_settings, Thing.metadata.tables["test_things"])
     await support.execute(
         notes_settings,
-        "INSERT INTO things (amount) VALUES (1)",
-        "ALTER TABLE things ADD COLUMN unused integer",
+        "INSERT INTO test_things (amount) VALUES (1)",
+        "ALTER TABLE test_things ADD COLUMN unused integer",
     )
     yield
-    await support.execute(notes_settings, "DROP TABLE things")
+    await support.execute(notes_settings, "DROP TABLE test_things")
 
 
 async def read(database: Database) -> None:
@@ -143,7 +143,7 @@ async def change(
     """Change the table between uses; drivers prepare statements that are frequent."""
     for _ in range(7):
         await use(database)
-    await support.execute(settings, f"ALTER TABLE things {change}")
+    await support.execute(settings, f"ALTER TABLE test_things {change}")
     for _ in range(2):
         await use(database)
 
@@ -179,7 +179,7 @@ async def copy_and_add(database: Database) -> None:
         number = await notes.count_apart(database) + 1
         note = [(number, f"copy {number}")]
         columns = ["id", "text"]
-        await driver.copy_records_to_table("notes", records=note, columns=columns)
+        await driver.copy_records_to_table("test_notes", records=note, columns=columns)
         session.add(Thing(amount=1))
         await session.commit()
 

@@ -96,7 +96,7 @@ async def lock_notes(session: WriteSession, **timeouts: Unpack[Timeouts]) -> Non
     await session.set_timeouts(**timeouts)
     connection = await session.connection()  # on SQLite, BEGIN takes the lock
     if connection.dialect.name == "postgresql":
-        await connection.execute(text("LOCK TABLE notes"))
+        await connection.execute(text("LOCK TABLE test_notes"))
 
 
 async def test_waiting_for_a_lock_ends_at_the_transactions_own_timeout(
