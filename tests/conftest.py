@@ -45,13 +45,12 @@ def pytest_collection_modifyitems(
 
 def variants_for(item: pytest.Item) -> list[dict[str, Any]]:
     """Return the variants that are enough for a test, when nobody asks for all."""
-    parameters = item.callspec.params if isinstance(item, pytest.Function) else {}
-    is_slow = item.get_closest_marker("slow")
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    if not item.get_closest_marker("slow") or "mutant" in parameters:
+        return COMBINATIONS  # a mutant has the variant that it needs
     # The example's own tests are the bare project's, and more.
     is_bare = parameters.get("answers") is False
-    if item.get_closest_marker("costly") or (is_slow and is_bare):
-        return EXTREMES
-    return PAIRS if is_slow else COMBINATIONS
+    return EXTREMES if item.get_closest_marker("costly") or is_bare else PAIRS
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.template import OPPOSITE, PAIRS, Answers
+from tests.postgres import Server
+from tests.service import environment_with
+from tests.template import OPPOSITE, PAIRS, Answers, Bakery, name_of
 
 pytestmark = pytest.mark.slow
 
@@ -841,7 +847,7 @@ MUTANTS = [
         "a failed savepoint drops the relationships that were loaded",
         AUTO,
         "app/db/session.py",
-        "[selectinload(each.class_attribute) for each in relationships]",
+        "[orm.selectinload(each.class_attribute) for each in relationships]",
         "[]",
         "tests/session/test_savepoints.py",
     ),
@@ -1113,3 +1119,36 @@ MUTANTS = [
         ENGINE,
     ),
 ]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_its_own_tests_catch(
+    mutant: Mutant, bake: Bakery, server: Server, tmp_path: Path
+) -> None:
+    rendering = bake(**mutant.variant, example=True)
+    project = shutil.copytree(rendering, tmp_path / name_of(mutant.variant))
+    for file in mutant.files.split():
+        path = project / file
+        source = path.read_text(encoding="utf-8")
+        assert mutant.old in source, "there is no such thing to break any more"
+        path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
+    # The tests of its rule first; all of them only if it survives those.
+    exit_code = run_tests(project, server, *mutant.tests.split())
+    if exit_code == pytest.ExitCode.OK:
+        exit_code = run_tests(project, server)
+    assert exit_code == mutant.exit_code
+
+
+def run_tests(project: Path, server: Server, *tests: str) -> int:
+    """Run tests of a project until one fails; return pytest's exit code."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=project,
+        env=environment_with(TEST_DATABASE_URL=server.url),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+    print(ended.stdout[-2000:])
+    return ended.returncode

@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any, Self, Unpack
 from weakref import WeakKeyDictionary, ref
 
-from sqlalchemy import Connection, Engine, event, inspect, select, tuple_
+from sqlalchemy import Connection, Engine, event, inspect, orm, select, tuple_
 from sqlalchemy.engine import Result
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
 {% if cookiecutter.orm == 'sqlalchemy' %}
 from sqlalchemy.ext.asyncio import AsyncSession
 {% endif %}
-from sqlalchemy.orm import InstanceState, Mapper, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.session import ORMExecuteState, SessionTransaction
 {% if cookiecutter.io == 'async' %}
@@ -65,15 +64,15 @@ _AT_ONCE = 1_000
 _session_on = WeakKeyDictionary[Connection, "ref[Any]"]()
 
 # Of each object the attributes that were loaded, and their values.
-Loaded = dict[InstanceState[Any], dict[str, Any]]
+Loaded = dict[orm.InstanceState[Any], dict[str, Any]]
 
 
 @dataclass
 class _Changes:
     """What a transaction has changed: objects by a flush, all of a class in bulk."""
 
-    flushed: set[InstanceState[Any]] = field(default_factory=set)
-    in_bulk: set[Mapper[Any]] = field(default_factory=set)
+    flushed: set[orm.InstanceState[Any]] = field(default_factory=set)
+    in_bulk: set[orm.Mapper[Any]] = field(default_factory=set)
 
 
 # Tasks and threads that a request starts inherit it.
@@ -212,7 +211,7 @@ def _log_loss(error: DBAPIError) -> None:
     logger.warning("%s: connection lost while closing: %r", current_route(), error)
 
 
-def _loaded(states: Iterable[InstanceState[Any]]) -> Loaded:
+def _loaded(states: Iterable[orm.InstanceState[Any]]) -> Loaded:
     loaded: Loaded = {}
     for state in states:
         names = state.attrs.keys() & state.dict.keys()
@@ -333,12 +332,12 @@ def _update_and_reload(state: ORMExecuteState) -> Result[Any]:
     return result
 
 
-def _known(session: Any, mapper: Mapper[Any]) -> list[InstanceState[Any]]:
+def _known(session: Any, mapper: orm.Mapper[Any]) -> list[orm.InstanceState[Any]]:
     states: Any = map(inspect, session.identity_map.values())
     return [each for each in states if each.mapper.isa(mapper) and not each.modified]
 
 
-def _expire_columns(session: Any, states: Iterable[InstanceState[Any]]) -> None:
+def _expire_columns(session: Any, states: Iterable[orm.InstanceState[Any]]) -> None:
     for state in states:
         session.expire(state.obj(), state.mapper.column_attrs.keys())
 
@@ -356,7 +355,7 @@ def _read_again(session: Any, loaded: Loaded) -> None:
     try:
         for (mapper, names), ids in alike.items():
             relationships = map(mapper.relationships.get, names)
-            options = [selectinload(each.class_attribute) for each in relationships]
+            options = [orm.selectinload(each.class_attribute) for each in relationships]
             primary_key = tuple_(*mapper.primary_key)
             for start in range(0, len(ids), _AT_ONCE):
                 some = primary_key.in_(ids[start : start + _AT_ONCE])
