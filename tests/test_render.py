@@ -39,6 +39,7 @@ FILES = {
     "app/db/__init__.py",
     "app/db/admission.py",
     "app/db/base.py",
+    "app/db/changes.py",
     "app/db/database.py",
     "app/db/engine.py",
     "app/db/errors.py",

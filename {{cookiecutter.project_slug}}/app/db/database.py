@@ -20,8 +20,9 @@ from sqlalchemy.pool import Pool, QueuePool
 import app
 from app.config import Settings
 from app.db.admission import Admission
+from app.db.changes import notice_changes
 from app.db.engine import make_engine
-from app.db.session import ONE_STATEMENT, ReadSession, WriteSession, notice_changes
+from app.db.session import ONE_STATEMENT, ReadSession, WriteSession
 
 # Objects stay readable after the commit, and a session that is closed raises when it
 # is used again, instead of leaking a connection.

@@ -400,7 +400,7 @@ async def test_a_failed_savepoint_looks_at_what_it_changed_only(
     async with database.write() as session:
         first, *others = await NoteRepository(session).list(limit=100)
         with monkeypatch.context() as patch, suppress(RefusedError):
-            patch.setattr("app.db.session.inspect", look)
+            patch.setattr("app.db.changes.inspect", look)
             await in_savepoint(session, first, send)
         assert first in looked_at
         assert not {*looked_at} & {*others}
