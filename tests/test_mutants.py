@@ -379,7 +379,7 @@ MUTANTS = [
         "a bulk update computes from what was read before",
         SYNC_MANUAL,
         "app/db/session.py",
-        "return _update_and_reload(state)",
+        "return update_and_reload(state)",
         "return None",
         LOST_UPDATES,
     ),
