@@ -232,6 +232,7 @@ def _do_orm_execute(state: ORMExecuteState) -> Result[Any] | None:
 def _what_helps(state: ORMExecuteState) -> str:
     relationship = state.loader_strategy_path and state.loader_strategy_path[-1]
     reason = f"{relationship} was not loaded: "
+    # SQLAlchemy numbers what is added, and no public name tells.
     if getattr(state.lazy_loaded_from, "insert_order", None) is None:
         return f"{reason}name it in `loads`"
     return (
