@@ -31,7 +31,6 @@ SEAMS: dict[str, set[str]] = {
         "app/concurrency.py",
         "app/db/database.py",
         "app/db/engine.py",
-        "app/db/errors.py",
         "app/db/pending.py",
         "app/db/pool.py",
         "app/db/repository.py",
@@ -223,7 +222,6 @@ ASYNC_IN_BOTH = {
 ASK_FOR_IO = {
     "README.md",
     "app/db/engine.py",
-    "app/db/errors.py",
     "app/db/pending.py",
     "app/db/pool.py",
     "app/db/schema_changes.py",

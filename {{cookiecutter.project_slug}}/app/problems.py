@@ -19,7 +19,6 @@ from starlette.websockets import WebSocket, WebSocketState
 from app.context import current_route, has_committed, route_of
 from app.db.errors import (
     BUSY,
-    DRIVER_ERRORS,
     EXHAUSTED,
     FAILED,
     FAILED_AFTER_COMMIT,
@@ -31,6 +30,7 @@ from app.db.errors import (
     sqlstate,
     to_problem,
 )
+from app.db.transaction_errors import DRIVER_ERRORS
 from app.logs import cause_of, logger
 from app.schemas import Problem
 

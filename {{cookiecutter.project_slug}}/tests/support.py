@@ -62,6 +62,12 @@ async def driver_of(connection: AsyncConnection) -> Any:
 async def run_sync(connection: AsyncConnection, function: Callable[..., T]) -> T:
     """Call a function with the synchronous connection."""
     return await connection.run_sync(function)
+
+
+async def copy_note(driver: Any, text: str) -> None:
+    """Store a note by COPY, past SQLAlchemy."""
+    columns = ["text"]
+    await driver.copy_records_to_table("test_notes", records=[(text,)], columns=columns)
 {% else %}
 def call(_client: TestClient, function: Callable[..., T], *args: Any) -> T:
     """Call a function where the app runs, which is anywhere."""
@@ -81,6 +87,12 @@ def driver_of(connection: Connection) -> Any:
 def run_sync(connection: Connection, function: Callable[..., T]) -> T:
     """Call a function with the synchronous connection."""
     return function(connection)
+
+
+def copy_note(driver: Any, text: str) -> None:
+    """Store a note by COPY, past SQLAlchemy."""
+    with driver.cursor().copy("COPY test_notes (text) FROM STDIN") as copying:
+        copying.write_row((text,))
 {% endif %}
 
 

@@ -1,28 +1,15 @@
 """What a database error means to a client: one map, by SQLSTATE."""
 
 import re
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-{% if cookiecutter.io == 'async' %}
-import asyncpg  # type: ignore[import-untyped]
-{% else %}
-import psycopg
-{% endif %}
 from sqlalchemy import Index, PrimaryKeyConstraint, UniqueConstraint, exc
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.schema import ColumnCollectionConstraint
 
 from app.db.base import metadata
-
-# What a driver raises where it is used past SQLAlchemy, as for COPY.
-{% if cookiecutter.io == 'async' %}
-DRIVER_ERRORS = (asyncpg.PostgresError, sqlite3.Error)
-{% else %}
-DRIVER_ERRORS = (psycopg.Error, sqlite3.Error)
-{% endif %}
 
 
 class DatabaseError(Exception):

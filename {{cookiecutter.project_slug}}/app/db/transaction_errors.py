@@ -1,6 +1,7 @@
 """Classify errors: has the transaction failed, ended, or an unknown outcome?"""
 
 import re
+import sqlite3
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -10,6 +11,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, PendingRollbackError
 {% else %}
+import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import ExceptionContext
@@ -120,6 +122,10 @@ def _reason_not_to_commit(connection: Connection) -> str | None:
     return ENDED if has_ended else None
 
 
+# What a driver raises where it is used past SQLAlchemy, as for COPY.
+DRIVER_ERRORS = (asyncpg.PostgresError, sqlite3.Error)
+
+
 class CheckedConnection(asyncpg.Connection):  # type: ignore[misc]
     """A connection that raises when PostgreSQL answers COMMIT with ROLLBACK."""
 
@@ -163,6 +169,10 @@ def _is_lost(context: ExceptionContext) -> bool:
     # A driver begins with the first statement.
     has_ended = connection.info["has run"] and status == TransactionStatus.IDLE
     return ENDED if has_ended else None
+
+
+# What a driver raises where it is used past SQLAlchemy, as for COPY.
+DRIVER_ERRORS = (psycopg.Error, sqlite3.Error)
 
 
 def _is_lost(context: ExceptionContext) -> bool:

@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -29,7 +28,7 @@ from tests.conftest import DATABASES, fresh_database, serve
 from tests.session.conftest import TABLE, serve_notes
 from tests.session.probe import Note, add_and_commit, session_of
 from tests.session.probe import router as notes_router
-from tests.support import at_once, driver_of, execute, make_settings
+from tests.support import at_once, copy_note, driver_of, execute, make_settings
 
 router = Router(prefix="/raw")
 
@@ -117,19 +116,6 @@ def test_violated_constraints_are_problems_without_sql(
     }
 
 
-{% if cookiecutter.io == 'async' %}
-async def copy(driver: Any, text: str) -> None:
-    """Store a note by COPY."""
-    columns = ["text"]
-    await driver.copy_records_to_table("test_notes", records=[(text,)], columns=columns)
-{% else %}
-def copy(driver: Any, text: str) -> None:
-    """Store a note by COPY."""
-    with driver.cursor().copy("COPY test_notes (text) FROM STDIN") as copying:
-        copying.write_row((text,))
-{% endif %}
-
-
 @router.post("/{text}")
 async def save_past_sqlalchemy(db: WriteDep, text: str) -> None:
     """Store the same note twice, by the driver's own means."""
@@ -137,7 +123,7 @@ async def save_past_sqlalchemy(db: WriteDep, text: str) -> None:
     driver = await driver_of(connection)
     for _ in range(2):
         if connection.dialect.name == "postgresql":
-            await copy(driver, text)
+            await copy_note(driver, text)
         else:
             await driver.execute("INSERT INTO test_notes (text) VALUES (?)", [text])
 

@@ -248,17 +248,4 @@ async def test_an_attribute_that_does_not_exist_is_not_set(
     note = await notes.add(Note(text="note"))
     with pytest.raises(AttributeError, match="Note has no attribute txt"):
         await notes.update(note, {"txt": "new"})
-{% if cookiecutter.io == 'async' %}
-
-
-async def test_an_attribute_that_needs_a_statement_says_what_helps(
-    database: Database,
-) -> None:
-    async with database.write() as session:
-        note = await NoteRepository(session).add(Note(text="note"))
-        session.expire(note)
-        with pytest.raises(LazyLoadError, match=r"await session\.refresh\(\)"):
-            str(note.text)
-        await session.rollback()
-{% endif %}
 {% endblock %}
