@@ -528,14 +528,6 @@ MUTANTS = [
         "if False:",
         CANCELLING,
     ),
-    Mutant(
-        "a cancelled unit gives its slot back too early",
-        SYNC_AUTO_UNIT,
-        "app/run.py",
-        "                await wait({working})\n            raise\n",
-        "                raise\n",
-        THREADS,
-    ),
     # S7: read-only
     Mutant(
         "reading may write on PostgreSQL",
@@ -814,7 +806,7 @@ MUTANTS = [
         "the request does not hear of its commit",
         SYNC_MANUAL_UNIT,
         "app/db/session.py",
-        "        note_commit()\n",
+        "        note_commit(is_over=True)\n",
         "",
         AFTER_COMMIT,
     ),
@@ -1109,6 +1101,30 @@ MUTANTS = [
         'if not entry.info["was used"]:',
         "if False:",
         ENGINE,
+    ),
+    Mutant(
+        "who is cancelled in the COMMIT is told to try again",
+        AUTO,
+        "app/middleware.py",
+        "    if is_committing():",
+        "    if False:",
+        ASYNCIO,
+    ),
+    Mutant(
+        "who is cancelled does not wait for the thread that commits",
+        SYNC,
+        "app/concurrency.py",
+        "            await wait({working})\n        if not",
+        "            pass\n        if not",
+        THREADS,
+    ),
+    Mutant(
+        "a later savepoint heals an earlier error",
+        SYNC_AUTO_UNIT,
+        "app/db/transaction_errors.py",
+        " and number <= failed[connection][1]",
+        "",
+        "tests/session/test_savepoints.py",
     ),
 ]
 

@@ -216,6 +216,7 @@ ASYNC_IN_BOTH = {
     "tests/test_auth.py",
     "tests/test_logs.py",
     "tests/test_problems.py",
+    "tests/support.py",
 }
 
 # The template's files that ask for `io` themselves, beside those that are wrapped.

@@ -38,13 +38,20 @@ def is_in_endpoint() -> bool:
     return scope is not None and "status_code" not in scope["state"]
 
 
-def note_commit() -> None:
-    """Remember that the request has saved something."""
+def note_commit(*, is_over: bool) -> None:
+    """Remember that the request has begun to save something, and that it has."""
     if scope := request_scope.get():
-        scope["state"]["has_committed"] = True
+        scope["state"]["is_committing"] = not is_over
+        scope["state"]["has_committed"] = is_over or has_committed()
+
+
+def is_committing() -> bool:
+    """Whether a COMMIT has begun, and nobody knows yet what it has done."""
+    scope = request_scope.get()
+    return scope is not None and bool(scope["state"].get("is_committing"))
 
 
 def has_committed() -> bool:
     """Whether the request has saved something."""
     scope = request_scope.get()
-    return scope is not None and "has_committed" in scope["state"]
+    return scope is not None and bool(scope["state"].get("has_committed"))

@@ -12,8 +12,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.context import current_route, has_committed, request_scope, route_of
-from app.db.errors import FAILED, FAILED_AFTER_COMMIT
+from app.context import (
+    current_route,
+    has_committed,
+    is_committing,
+    request_scope,
+    route_of,
+)
+from app.db.errors import FAILED, FAILED_AFTER_COMMIT, SHUTTING_DOWN, UNKNOWN_COMMIT
 from app.logs import access_logger, logger
 from app.problems import ProblemResponse
 
@@ -116,15 +122,15 @@ class ErrorMiddleware:
 
 
 def _shutting_down(path: str) -> ProblemResponse:
-    if has_committed():
+    if is_committing():
+        problem = UNKNOWN_COMMIT
+    elif has_committed():
         problem = FAILED_AFTER_COMMIT
-        return ProblemResponse(path, problem.status, problem.detail, type=problem.type)
+    else:
+        problem = SHUTTING_DOWN
+    headers = {"Retry-After": str(problem.retry_after)} if problem.retry_after else {}
     return ProblemResponse(
-        path,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "The service is shutting down. Try again.",
-        type="shutting-down",
-        headers={"Retry-After": "5"},
+        path, problem.status, problem.detail, type=problem.type, headers=headers
     )
 
 

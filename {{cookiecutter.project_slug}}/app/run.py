@@ -10,7 +10,7 @@ holds a thread, a slot or a connection.
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 {% else %}
-from asyncio import CancelledError, create_task, wait
+from asyncio import CancelledError
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from threading import Event
@@ -18,7 +18,6 @@ from threading import Event
 from typing import Concatenate, ParamSpec, TypeVar
 
 {% if cookiecutter.io == 'sync' %}
-from anyio import CancelScope, to_thread
 from sqlalchemy import event
 {% endif %}
 from tenacity import (
@@ -30,11 +29,15 @@ from tenacity import (
     wait_random_exponential,
 )
 
+{% if cookiecutter.io == 'sync' %}
+from app.concurrency import run_to_its_end
+{% endif %}
 from app.db.admission import Admission
 from app.db.database import Database
 from app.db.errors import FAILED, is_retryable, sqlstate, to_problem
 from app.db.session import ReadSession
 from app.logs import cause_of, logger
+from app.problems import ProblemError
 from app.transaction import Transaction, transaction
 
 # Seconds. The first wait is at most that long, the second twice as long, and so on,
@@ -79,16 +82,8 @@ async def _run(
             return service(session)
 
     async with admission:
-        working = create_task(to_thread.run_sync(work))
-        try:
-            await wait({working})
-        except CancelledError:
-            # A thread cannot be stopped: it has the slot until it ends.
-            cancelled.set()
-            with CancelScope(shield=True):
-                await wait({working})
-            raise
-        return working.result()
+        # A thread cannot be stopped: it has the slot until it ends.
+        return await run_to_its_end(work, on_cancel=cancelled.set)
 {% endif %}
 
 
@@ -182,7 +177,8 @@ async def run_in_background(
         await run_transaction(database, service, *args, **kwargs)
     except Exception as error:
         name = getattr(service, "__qualname__", repr(service))
-        is_known = to_problem(error) is not FAILED
+        is_refusal = isinstance(error, ProblemError) and error.status < 500
+        is_known = is_refusal or to_problem(error) is not FAILED
         logger.error(
             "background task %s failed: %s",
             name,

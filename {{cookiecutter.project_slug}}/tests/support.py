@@ -4,9 +4,11 @@
 
 {% if cookiecutter.io == 'async' %}
 import asyncio
+import json
 import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 {% else %}
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 {% endif %}
@@ -19,6 +21,7 @@ from sqlalchemy import Table, event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateTable
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Message
 
 from app.config import Settings
 from app.db.database import Database
@@ -182,4 +185,29 @@ async def count_leaks(database: Database) -> int:
         async with database.readiness_engine.connect() as connection:
             leaks += await connection.scalar(query) or 0
     return leaks
+{% endblock %}
+{% block verbatim %}
+
+
+async def post(app: ASGIApp, path: str, body: object, sent: list[Message]) -> None:
+    """Serve a POST as a server does; what is sent is appended to `sent`."""
+    content = json.dumps(body).encode()
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
 {% endblock %}

@@ -97,6 +97,9 @@ UNKNOWN_COMMIT = DatabaseProblem(
     "The connection was lost while saving: it may have been saved. "
     "Check before retrying.",
 )
+SHUTTING_DOWN = DatabaseProblem(
+    503, "shutting-down", "The service is shutting down. Try again.", 5
+)
 FAILED_AFTER_COMMIT = DatabaseProblem(
     500,
     "failed-after-commit",

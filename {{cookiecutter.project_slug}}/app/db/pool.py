@@ -171,6 +171,7 @@ _REPORTED = (
 
 def _postgresql_state(_connection: Any, driver: Any) -> tuple[object, ...]:
     return (
+        driver.pgconn.transaction_status,
         driver.autocommit,
         driver.isolation_level,
         bool(driver.read_only),

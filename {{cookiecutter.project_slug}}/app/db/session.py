@@ -201,8 +201,8 @@ def _do_orm_execute(state: ORMExecuteState) -> Result[Any] | None:
     info = state.session.info
     if info.get(ONE_STATEMENT):
         raise SnapshotNeededError(
-            "a ReadDep session runs one statement: use SnapshotDep, or "
-            "Database.snapshot(), for several"
+            "a ReadDep session runs one statement, and selectinload runs another: use "
+            "SnapshotDep, or Database.snapshot(), for several"
         )
     if ONE_STATEMENT in info:
         info[ONE_STATEMENT] = True
@@ -241,11 +241,17 @@ def _what_helps(state: ORMExecuteState) -> str:
     )
 
 
+@event.listens_for(ReadSession.sync_session_class, "before_commit")
+def _before_commit(session: Any) -> None:
+    if session.get_nested_transaction() is None:
+        note_commit(is_over=False)
+
+
 @event.listens_for(ReadSession.sync_session_class, "after_commit")
 def _after_commit(session: Any) -> None:
     if session.get_nested_transaction() is None:
         session.info[_COMMITTED] = session.get_transaction()
-        note_commit()
+        note_commit(is_over=True)
 
 
 follow_changes(ReadSession.sync_session_class)

@@ -41,7 +41,10 @@ def classify_transaction_errors(engine: Engine) -> None:
 
     A connection whose ROLLBACK fails is not used again.
     """
-    failed = WeakKeyDictionary[Connection, Exception | None]()
+    # The number of the last savepoint: SQLAlchemy calls them sa_savepoint_1 and so on.
+    last = WeakKeyDictionary[Connection, int]()
+    # The first error that was not rolled back, and the last savepoint before it.
+    failed = WeakKeyDictionary[Connection, tuple[Exception | None, int]]()
     ending = WeakKeyDictionary[Connection, str]()
 
     @event.listens_for(engine, "handle_error")
@@ -53,7 +56,8 @@ def classify_transaction_errors(engine: Engine) -> None:
             context.is_disconnect = True
             context.invalidate_pool_on_disconnect = False
         if not context.is_disconnect:
-            failed[connection] = context.sqlalchemy_exception
+            failure = (context.sqlalchemy_exception, last.get(connection, 0))
+            failed.setdefault(connection, failure)
         elif not isinstance(error, Exception):
             return  # It is being cancelled.
         elif ending.get(connection) == "COMMIT":
@@ -87,9 +91,15 @@ def classify_transaction_errors(engine: Engine) -> None:
         failed.pop(connection, None)
         ending[connection] = "ROLLBACK"
 
+    @event.listens_for(engine, "savepoint")
+    def savepoint(connection: Connection, _name: None) -> None:
+        last[connection] = last.get(connection, 0) + 1
+
     @event.listens_for(engine, "rollback_savepoint")
-    def rollback_part(connection: Connection, _name: str, _context: None) -> None:
-        failed.pop(connection, None)
+    def rollback_savepoint(connection: Connection, name: str, _context: None) -> None:
+        number = int(name.rpartition("_")[2])
+        if connection in failed and number <= failed[connection][1]:
+            del failed[connection]
 
     @event.listens_for(engine, "commit")
     def commit(connection: Connection) -> None:
@@ -100,7 +110,8 @@ def classify_transaction_errors(engine: Engine) -> None:
             # Raising keeps SQLAlchemy from doing so, and the connection is not to go
             # back to the pool like that.
             connection.dialect.do_rollback(connection.connection)
-            raise PendingRollbackError(reason) from failed.pop(connection, None)
+            cause, _ = failed.pop(connection, (None, 0))
+            raise PendingRollbackError(reason) from cause
         ending[connection] = "COMMIT"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert, text
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.orm import selectinload
 
 from app.config import Settings
@@ -143,4 +143,22 @@ async def test_a_rollback_whose_connection_is_lost_forgets_the_changes(
         await kill(database, session)
         await session.rollback()
         assert not session.has_changes
+
+
+async def test_a_later_savepoint_does_not_heal_an_earlier_error(
+    database: Database, notes_settings: Settings
+) -> None:
+    if not notes_settings.is_sqlite:
+        pytest.skip("PostgreSQL refuses the savepoint")
+    async with database.write() as session:
+        await NoteRepository(session).add(Note(text="half"))
+        connection = await session.connection()
+        with pytest.raises(IntegrityError):
+            await connection.execute(insert(Note).values(text="half"))
+        savepoint = await session.begin_nested()
+        await connection.execute(text("SELECT 1"))
+        await savepoint.rollback()
+        with pytest.raises(PendingRollbackError):
+            await session.commit()
+        await session.rollback()
 {% endblock %}
