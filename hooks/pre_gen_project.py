@@ -47,15 +47,15 @@ FORBIDDEN_CATEGORIES = {
 # A project of the same name as what it depends on could not install that.
 DEPENDENCIES = """
     aiosqlite alembic annotated-doc annotated-types anyio argon2 argon2-cffi
-    argon2-cffi-bindings ast-serialize asyncpg certifi cffi click colorama dotenv
-    fastapi greenlet h11 hatchling httpcore httpcore2 httptools httpx httpx2 idna
-    iniconfig jwt librt mako markupsafe multipart mypy mypy-extensions opentelemetry
-    opentelemetry-api opentelemetry-sdk opentelemetry-semantic-conventions packaging
-    pathspec pip pluggy psycopg psycopg-binary pwdlib pycparser pydantic
-    pydantic-core pydantic-settings pygments pyjwt pytest python-dotenv
-    python-multipart ruff setuptools sqlalchemy sqlmodel stamina starlette tenacity
-    truststore typing-extensions typing-inspection tzdata uvicorn uvloop watchfiles
-    websockets
+    argon2-cffi-bindings ast-serialize asyncpg certifi cffi click colorama coverage
+    dotenv fastapi greenlet h11 hatchling httpcore httpcore2 httptools httpx httpx2
+    httpx2-jsfetch idna iniconfig jwt librt mako markupsafe multipart mypy
+    mypy-extensions opentelemetry opentelemetry-api opentelemetry-sdk
+    opentelemetry-semantic-conventions packaging pathspec pip pluggy psycopg
+    psycopg-binary pwdlib pycparser pydantic pydantic-core pydantic-settings pygments
+    pyjwt pytest python-dotenv python-multipart pyyaml ruff setuptools sqlalchemy
+    sqlmodel stamina starlette tenacity truststore typing-extensions typing-inspection
+    tzdata uvicorn uvloop watchfiles websockets yaml
 """
 PACKAGES = frozenset({"app", "migrations", "tests"})
 WINDOWS_DEVICES = frozenset(

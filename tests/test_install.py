@@ -13,42 +13,51 @@ import pytest
 
 from tests.service import Service, run
 from tests.shop import register, sign_in
-from tests.template import SWITCHES, Bakery
+from tests.template import Bakery
 
 pytestmark = pytest.mark.slow
 
 BASH = ("bash", "-euo", "pipefail", "-c")
+PROGRAMS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 MINUTES = 600.0  # At most that many seconds, most of them pip's.
 
 
-def commands_under(heading: str, project: Path) -> str:
-    """Return the commands that stand under a heading of the project's README."""
+def commands_under(heading: str, project: Path) -> list[str]:
+    """Return the blocks of commands that stand under a heading of the README."""
     readme = (project / "README.md").read_text(encoding="utf-8")
-    (commands,) = re.findall(rf"^## {heading}\n+```sh\n(.+?)^```$", readme, re.M | re.S)
-    return str(commands)
+    (section,) = re.findall(rf"^## {heading}\n(.+?)^## ", readme, re.M | re.S)
+    return re.findall(r"^```sh\n(.+?)^```$", section, re.M | re.S)
 
 
-@pytest.fixture(scope="module", params=SWITCHES["io"])
-def project(
-    request: pytest.FixtureRequest,
-    bake: Bakery,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """A project of which nothing is installed yet."""
-    folder = tmp_path_factory.mktemp("stranger") / "project"
-    return shutil.copytree(bake(io=request.param), folder)
+@pytest.fixture(scope="module", params=[("async", "uv"), ("sync", "pip")], ids="-".join)
+def way(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """How the project's endpoints run, and what installs it."""
+    io, installer = request.param
+    return io, installer
 
 
 @pytest.fixture(scope="module")
-def service(project: Path) -> Iterator[Service]:
+def project(
+    way: tuple[str, str], bake: Bakery, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A project of which nothing is installed yet."""
+    folder = tmp_path_factory.mktemp("stranger") / "project"
+    return shutil.copytree(bake(io=way[0]), folder)
+
+
+@pytest.fixture(scope="module")
+def service(way: tuple[str, str], project: Path) -> Iterator[Service]:
     """The project, installed and served by the README's commands as they stand."""
-    # A machine has a python3, and nothing of what these tests have installed for it.
-    python = project.parent / "python3"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    python.chmod(0o700)
-    path = os.pathsep.join([str(python.parent), os.defpath])
-    commands = (*BASH, commands_under("Run", project))
-    with Service(project, *commands, patience=MINUTES, PATH=path) as service:
+    # A machine has a python3 and a uv, and nothing of what these tests have installed.
+    uv = shutil.which("uv", path=PROGRAMS)
+    for name, program in {"python3": sys.executable, "uv": uv}.items():
+        script = project.parent / name
+        script.write_text(f'#!/bin/sh\nexec "{program}" "$@"\n')
+        script.chmod(0o700)
+    path = os.pathsep.join([str(project.parent), os.defpath])
+    by_uv, by_pip = commands_under("Run", project)
+    commands = by_uv if way[1] == "uv" else by_pip
+    with Service(project, *BASH, commands, patience=MINUTES, PATH=path) as service:
         yield service
 
 
@@ -87,5 +96,5 @@ def test_a_new_project_answers_mistakes_with_problems(service: Service) -> None:
 
 def test_a_new_project_passes_its_tests(project: Path, service: Service) -> None:
     assert service.url  # It has been installed.
-    commands = f". .venv/bin/activate\n{commands_under('Test', project)}"
-    run(project, *BASH, commands, PATH=os.defpath)
+    (commands,) = commands_under("Test", project)
+    run(project, *BASH, f". .venv/bin/activate\n{commands}", PATH=os.defpath)

@@ -41,7 +41,7 @@ def test_its_own_tests_pass_on_both_databases(
     assert "[postgresql" in output
 
 
-@pytest.mark.parametrize("version", ["3.12", "3.13"])
+@pytest.mark.parametrize("version", ["3.12", "3.13", "3.14"])
 def test_newer_pythons_run_it(version: str, bake: Bakery, tmp_path: Path) -> None:
     run(tmp_path, interpreter(version), "-m", "venv", "venv")
     python = tmp_path / "venv" / "bin" / "python"

@@ -31,7 +31,7 @@ VARIANTS: list[Answers] = [
 ]
 
 
-@pytest.fixture(scope="module", params=["3.12", "3.13"])
+@pytest.fixture(scope="module", params=["3.12", "3.13", "3.14"])
 def newer(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shlex
 import subprocess
+import sys
 import tokenize
 import tomllib
 from io import BytesIO
@@ -17,10 +19,12 @@ from ruff import find_ruff_bin
 
 from tests.template import (
     ROOT,
+    SLUG,
     SOURCE,
     Answers,
     Bakery,
     difference,
+    environment,
     files_in,
     render,
 )
@@ -28,9 +32,14 @@ from tests.template import (
 # What stands in every rendering, one line a file.
 FILES = {
     ".dockerignore",
+    ".editorconfig",
     ".env.example",
+    ".github/dependabot.yml",
     ".github/workflows/ci.yml",
     ".gitignore",
+    ".gitlab-ci.yml",
+    ".pre-commit-config.yaml",
+    "AGENTS.md",
     "Dockerfile",
     "README.md",
     "app/__init__.py",
@@ -67,6 +76,7 @@ FILES = {
     "app/transaction.py",
     "compose.yaml",
     "docs/add-a-feature.md",
+    "docs/deploying.md",
     "docs/errors.md",
     "docs/sessions/background.md",
     "docs/sessions/connection-state.md",
@@ -305,3 +315,28 @@ def test_only_empty_folders_of_the_project_are_removed(
             "app/full/__init__.py",
             "data",
         }
+
+
+def test_the_last_words_are_the_next_commands_which_the_readme_has(
+    tmp_path: Path,
+) -> None:
+    def words(temporary: Path) -> str:
+        temporary.mkdir(exist_ok=True)
+        folders = dict.fromkeys(("TEMP", "TMP", "TMPDIR"), str(temporary))
+        return subprocess.run(
+            [sys.executable, "-m", "cookiecutter", "--no-input", "-f", str(ROOT)],
+            cwd=tmp_path,
+            env=environment(tmp_path) | folders,
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
+        ).stdout
+
+    go, *commands = re.findall("^    (.+)$", words(tmp_path / "temporary"), re.M)
+    project = tmp_path / SLUG
+    assert shlex.split(go) == ["cd", str(project.resolve())]
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    assert len(commands) == 2
+    assert "```sh\n" + "\n".join(commands) + "\n```" in readme
+    # Where cruft renders to compare, nobody goes on.
+    assert words(tmp_path) == ""
