@@ -37,9 +37,12 @@ WHOLE = (
     {**OPPOSITE, "example": False},
 )
 FEATURE = "tests/test_categories.py"
-# What the pages on sessions promise of that feature; the same in all variants.
-PROMISES = ROOT / "tests" / "planted" / "category_sessions.py"
-PROMISED = "tests/test_category_sessions.py"
+# What other pages promise of that feature; the same in all variants.
+PLANTED = ROOT / "tests" / "planted"
+PROMISED = {
+    "category_sessions.py": "tests/test_category_sessions.py",
+    "reviews.py": "tests/test_reviews.py",
+}
 CHANGEABLE = "tests/test_migrations.py tests/session/test_dependencies.py"
 # What a page ends with, and what of it takes its time.
 CHECKS = {"pytest", "ruff check .", "ruff format --check .", "mypy"}
@@ -167,8 +170,11 @@ def test_a_feature_is_added_as_the_pages_say(
     assert {*checks} == CHECKS
     for page in sorted((project / "docs" / "sessions").iterdir()):
         follow(f"docs/sessions/{page.name}", project, **tools)
-    shutil.copy(PROMISES, project / PROMISED)
-    chosen = "" if answers in WHOLE else f"{FEATURE} {PROMISED} {CHANGEABLE}"
+    follow("docs/relationships.md", project, **tools)
+    for planted, test in PROMISED.items():
+        shutil.copy(PLANTED / planted, project / test)
+    some = " ".join([FEATURE, *PROMISED.values(), CHANGEABLE])
+    chosen = "" if answers in WHOLE else some
     run(project, *BASH, "\n".join(checks), PYTEST_ADDOPTS=chosen, **tools)
 
 

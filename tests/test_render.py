@@ -67,6 +67,7 @@ FILES = {
     "compose.yaml",
     "docs/add-a-feature.md",
     "docs/errors.md",
+    "docs/relationships.md",
     "docs/sessions/background.md",
     "docs/sessions/connection-state.md",
     "docs/sessions/long-calls.md",
