@@ -43,6 +43,9 @@ PROMISED = {
     "category_sessions.py": "tests/test_category_sessions.py",
     "reviews.py": "tests/test_reviews.py",
 }
+# What the page on users promises, which only a project without users has.
+ASKING = "docs/who-is-asking.md"
+ASKED = "tests/test_who_is_asking.py"
 CHANGEABLE = "tests/test_migrations.py tests/session/test_dependencies.py"
 # What a page ends with, and what of it takes its time.
 CHECKS = {"pytest", "ruff check .", "ruff format --check .", "mypy"}
@@ -97,9 +100,17 @@ def insert(new: str, path: Path, place: str) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
+def insert_beside(new: str, path: Path, words: str, behind: int) -> None:
+    """Put lines before or behind the one line of a file that has some words."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    (place,) = [n for n, line in enumerate(lines) if words in line]
+    lines.insert(place + behind, new)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
 def include(module: Path, main: Path) -> None:
     """Put a module's router beside the others."""
-    name = module.stem
+    name = module.parent.name if module.stem == "router" else module.stem
     origin = ".".join(module.relative_to(main.parent.parent).with_suffix("").parts)
     new = f"from {origin} import router as {name}\n"
     insert(new, main, "imports")
@@ -120,7 +131,8 @@ def follow(
     """Do in a project what a page of it says, in order; return its last commands.
 
     A block of code has marks, which no forge shows: `title` is its file, `insert` is
-    where in the file its lines go, `router` is the module that includes its router.
+    where in the file its lines go, `before` and `after` are words of the line beside
+    them, `router` is the module that includes its router.
     After the comment `delete-lines` comes a list of files, each with its words.
     """
     text = (project / page).read_text(encoding="utf-8")
@@ -145,6 +157,10 @@ def follow(
             run(project, *BASH, "\n".join(asked_for), **settings)
         elif "insert" in marks:
             insert(token.content, project / marks["title"], marks["insert"])
+        elif "before" in marks:
+            insert_beside(token.content, project / marks["title"], marks["before"], 0)
+        elif "after" in marks:
+            insert_beside(token.content, project / marks["title"], marks["after"], 1)
         else:
             path = project / marks["title"]
             assert not path.exists(), path
@@ -171,9 +187,13 @@ def test_a_feature_is_added_as_the_pages_say(
     for page in sorted((project / "docs" / "sessions").iterdir()):
         follow(f"docs/sessions/{page.name}", project, **tools)
     follow("docs/relationships.md", project, **tools)
-    for planted, test in PROMISED.items():
+    promised = dict(PROMISED)
+    if not answers["example"]:
+        follow(ASKING, project, **tools)
+        promised |= {"who_is_asking.py": ASKED}
+    for planted, test in promised.items():
         shutil.copy(PLANTED / planted, project / test)
-    some = " ".join([FEATURE, *PROMISED.values(), CHANGEABLE])
+    some = " ".join([FEATURE, *promised.values(), CHANGEABLE])
     chosen = "" if answers in WHOLE else some
     run(project, *BASH, "\n".join(checks), PYTEST_ADDOPTS=chosen, **tools)
 
@@ -191,6 +211,7 @@ def test_the_example_is_taken_out_as_the_page_says(
 
     found = files_in(project)
     without = files_in(bake(**variant, example=False))
+    del without[ASKING]  # the shop had users
     for files, migration in ((found, r".+_first\.py"), (without, r"0001_first\.py")):
         (made,) = [name for name in files if re.match("migrations/versions/", name)]
         assert re.fullmatch(f"migrations/versions/{migration}", made)

@@ -172,6 +172,7 @@ FILES_WITH: dict[tuple[str, str | bool], set[str]] = {
         "tests/test_users.py",
     },
     ("example", False): {
+        "docs/who-is-asking.md",
         "migrations/versions/0001_first.py",
     },
 }
