@@ -46,6 +46,7 @@ PROMISED = {
 # What the page on users promises, which only a project without users has.
 ASKING = "docs/who-is-asking.md"
 ASKED = "tests/test_who_is_asking.py"
+CHANGED = "tests/test_changing.py"
 CHANGEABLE = "tests/test_migrations.py tests/session/test_dependencies.py"
 # What a page ends with, and what of it takes its time.
 CHECKS = {"pytest", "ruff check .", "ruff format --check .", "mypy"}
@@ -100,12 +101,16 @@ def insert(new: str, path: Path, place: str) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def insert_beside(new: str, path: Path, words: str, behind: int) -> None:
-    """Put lines before or behind the one line of a file that has some words."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    (place,) = [n for n, line in enumerate(lines) if words in line]
-    lines.insert(place + behind, new)
-    path.write_text("".join(lines), encoding="utf-8")
+def patch(diff: str, path: Path) -> None:
+    """Change the one place of a file that a diff shows."""
+    lines = [line or " " for line in diff.splitlines()]
+    old, new = (
+        "".join(f"{line[1:]}\n" for line in lines if line[0] in signs)
+        for signs in (" -", " +")
+    )
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, old
+    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def include(module: Path, main: Path) -> None:
@@ -131,8 +136,8 @@ def follow(
     """Do in a project what a page of it says, in order; return its last commands.
 
     A block of code has marks, which no forge shows: `title` is its file, `insert` is
-    where in the file its lines go, `before` and `after` are words of the line beside
-    them, `router` is the module that includes its router.
+    where in the file its lines go, `router` is the module that includes its router.
+    A block of the language `diff` changes its file.
     After the comment `delete-lines` comes a list of files, each with its words.
     """
     text = (project / page).read_text(encoding="utf-8")
@@ -157,10 +162,8 @@ def follow(
             run(project, *BASH, "\n".join(asked_for), **settings)
         elif "insert" in marks:
             insert(token.content, project / marks["title"], marks["insert"])
-        elif "before" in marks:
-            insert_beside(token.content, project / marks["title"], marks["before"], 0)
-        elif "after" in marks:
-            insert_beside(token.content, project / marks["title"], marks["after"], 1)
+        elif token.info.startswith("diff "):
+            patch(token.content, project / marks["title"])
         else:
             path = project / marks["title"]
             assert not path.exists(), path
@@ -195,6 +198,19 @@ def test_a_feature_is_added_as_the_pages_say(
         shutil.copy(PLANTED / planted, project / test)
     some = " ".join([FEATURE, *promised.values(), CHANGEABLE])
     chosen = "" if answers in WHOLE else some
+    run(project, *BASH, "\n".join(checks), PYTEST_ADDOPTS=chosen, **tools)
+
+
+@pytest.mark.costly
+def test_what_is_given_is_changed_as_the_page_says(
+    rendering: Path, tools: dict[str, Any], tmp_path: Path
+) -> None:
+    project = shutil.copytree(rendering, tmp_path / "project")
+    checks = follow("docs/add-a-feature.md", project, omitting=CHECKS, **tools)
+    follow("docs/changing.md", project, **tools)
+    shutil.copy(PLANTED / "changing.py", project / CHANGED)
+    # The page says which of the project's own tests have to be changed with it.
+    chosen = f"{CHANGED} tests/test_settings.py -k 'changing or in_the_docs'"
     run(project, *BASH, "\n".join(checks), PYTEST_ADDOPTS=chosen, **tools)
 
 

@@ -66,6 +66,7 @@ FILES = {
     "app/transaction.py",
     "compose.yaml",
     "docs/add-a-feature.md",
+    "docs/changing.md",
     "docs/errors.md",
     "docs/relationships.md",
     "docs/sessions/background.md",

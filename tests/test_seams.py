@@ -173,6 +173,7 @@ SEAMS: dict[str, set[str]] = {
         "app/main.py",
         "app/repositories.py",
         "docs/add-a-feature.md",
+        "docs/changing.md",
         "docs/errors.md",
         "docs/sessions/long-calls.md",
         "docs/sessions/reading.md",
