@@ -1,5 +1,6 @@
 """What the page on changes promises."""
 
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 from starlette.testclient import TestClient
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.categories import queries, service
 from app.config import Settings
@@ -121,6 +122,23 @@ def test_nothing_is_held_between_messages(client: TestClient) -> None:
         socket.receive_json()
         gauges = client.app.state.database.gauges().values()
         assert sum(pool["checked_out"] for pool in gauges) == 0
+
+
+def test_a_client_that_leaves_is_no_error(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = Event()
+
+    async def leave(*_: Any) -> None:
+        left.set()
+        raise WebSocketDisconnect(1006)
+
+    with client.websocket_connect("/talk") as socket:
+        socket.receive_json()
+        monkeypatch.setattr(WebSocket, "send_json", leave)
+        socket.send_text('{"name": "Fruit"}')
+        assert left.wait(10)
+    assert names(client) == ["Fruit"]
 
 
 def test_an_error_that_nobody_catches_closes_the_socket(
