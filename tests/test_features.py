@@ -37,9 +37,16 @@ WHOLE = (
     {**OPPOSITE, "example": False},
 )
 FEATURE = "tests/test_categories.py"
-# What the pages on sessions promise of that feature; the same in all variants.
-PROMISES = ROOT / "tests" / "planted" / "category_sessions.py"
-PROMISED = "tests/test_category_sessions.py"
+# What other pages promise of that feature; the same in all variants.
+PLANTED = ROOT / "tests" / "planted"
+PROMISED = {
+    "category_sessions.py": "tests/test_category_sessions.py",
+    "reviews.py": "tests/test_reviews.py",
+}
+# What the page on users promises, which only a project without users has.
+ASKING = "docs/who-is-asking.md"
+ASKED = "tests/test_who_is_asking.py"
+CHANGED = "tests/test_changing.py"
 CHANGEABLE = "tests/test_migrations.py tests/session/test_dependencies.py"
 # What a page ends with, and what of it takes its time.
 CHECKS = {"pytest", "ruff check .", "ruff format --check .", "mypy"}
@@ -94,9 +101,21 @@ def insert(new: str, path: Path, place: str) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
+def patch(diff: str, path: Path) -> None:
+    """Change the one place of a file that a diff shows."""
+    lines = [line or " " for line in diff.splitlines()]
+    old, new = (
+        "".join(f"{line[1:]}\n" for line in lines if line[0] in signs)
+        for signs in (" -", " +")
+    )
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, old
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
 def include(module: Path, main: Path) -> None:
     """Put a module's router beside the others."""
-    name = module.stem
+    name = module.parent.name if module.stem == "router" else module.stem
     origin = ".".join(module.relative_to(main.parent.parent).with_suffix("").parts)
     new = f"from {origin} import router as {name}\n"
     insert(new, main, "imports")
@@ -118,6 +137,7 @@ def follow(
 
     A block of code has marks, which no forge shows: `title` is its file, `insert` is
     where in the file its lines go, `router` is the module that includes its router.
+    A block of the language `diff` changes its file.
     After the comment `delete-lines` comes a list of files, each with its words.
     """
     text = (project / page).read_text(encoding="utf-8")
@@ -142,6 +162,8 @@ def follow(
             run(project, *BASH, "\n".join(asked_for), **settings)
         elif "insert" in marks:
             insert(token.content, project / marks["title"], marks["insert"])
+        elif token.info.startswith("diff "):
+            patch(token.content, project / marks["title"])
         else:
             path = project / marks["title"]
             assert not path.exists(), path
@@ -167,8 +189,28 @@ def test_a_feature_is_added_as_the_pages_say(
     assert {*checks} == CHECKS
     for page in sorted((project / "docs" / "sessions").iterdir()):
         follow(f"docs/sessions/{page.name}", project, **tools)
-    shutil.copy(PROMISES, project / PROMISED)
-    chosen = "" if answers in WHOLE else f"{FEATURE} {PROMISED} {CHANGEABLE}"
+    follow("docs/relationships.md", project, **tools)
+    promised = dict(PROMISED)
+    if not answers["example"]:
+        follow(ASKING, project, **tools)
+        promised |= {"who_is_asking.py": ASKED}
+    for planted, test in promised.items():
+        shutil.copy(PLANTED / planted, project / test)
+    some = " ".join([FEATURE, *promised.values(), CHANGEABLE])
+    chosen = "" if answers in WHOLE else some
+    run(project, *BASH, "\n".join(checks), PYTEST_ADDOPTS=chosen, **tools)
+
+
+@pytest.mark.costly
+def test_what_is_given_is_changed_as_the_page_says(
+    rendering: Path, tools: dict[str, Any], tmp_path: Path
+) -> None:
+    project = shutil.copytree(rendering, tmp_path / "project")
+    checks = follow("docs/add-a-feature.md", project, omitting=CHECKS, **tools)
+    follow("docs/changing.md", project, **tools)
+    shutil.copy(PLANTED / "changing.py", project / CHANGED)
+    # The page says which of the project's own tests have to be changed with it.
+    chosen = f"{CHANGED} tests/test_settings.py -k 'changing or in_the_docs'"
     run(project, *BASH, "\n".join(checks), PYTEST_ADDOPTS=chosen, **tools)
 
 
@@ -185,6 +227,7 @@ def test_the_example_is_taken_out_as_the_page_says(
 
     found = files_in(project)
     without = files_in(bake(**variant, example=False))
+    del without[ASKING]  # the shop had users
     for files, migration in ((found, r".+_first\.py"), (without, r"0001_first\.py")):
         (made,) = [name for name in files if re.match("migrations/versions/", name)]
         assert re.fullmatch(f"migrations/versions/{migration}", made)

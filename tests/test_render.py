@@ -76,8 +76,10 @@ FILES = {
     "app/transaction.py",
     "compose.yaml",
     "docs/add-a-feature.md",
+    "docs/changing.md",
     "docs/deploying.md",
     "docs/errors.md",
+    "docs/relationships.md",
     "docs/sessions/background.md",
     "docs/sessions/connection-state.md",
     "docs/sessions/long-calls.md",
@@ -182,6 +184,7 @@ FILES_WITH: dict[tuple[str, str | bool], set[str]] = {
         "tests/test_users.py",
     },
     ("example", False): {
+        "docs/who-is-asking.md",
         "migrations/versions/0001_first.py",
     },
 }
