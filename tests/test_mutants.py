@@ -98,9 +98,6 @@ HOLDING_A_SLOT = """\
     async with database.write_admission:
         return await retrying(attempt)
 """
-SAVEPOINT = """\
-            async with session.begin_nested():
-                price ="""
 CLOSE = """\
             await super().close()
         except DBAPIError as error:
@@ -660,14 +657,6 @@ MUTANTS = [
         "if True:",
         "tests/session/test_repository.py",
     ),
-    Mutant(
-        "an order's lines without savepoints",
-        AUTO,
-        "app/orders/service.py",
-        SAVEPOINT,
-        SAVEPOINT.replace("async with session.begin_nested()", "if True"),
-        "tests/test_orders.py",
-    ),
     # S12: outside requests
     Mutant(
         "what fails in the background is not logged",
@@ -1117,6 +1106,22 @@ MUTANTS = [
         'if not entry.info["was used"]:',
         "if False:",
         ENGINE,
+    ),
+    Mutant(
+        "an order does not lock its products",
+        AUTO,
+        "app/products/repository.py",
+        "query.with_for_update()",
+        "query",
+        "tests/test_orders.py",
+    ),
+    Mutant(
+        "an order locks its products in any order",
+        SYNC_MANUAL_UNIT,
+        "app/products/repository.py",
+        ".order_by(Product.id)",
+        "",
+        "tests/test_orders.py",
     ),
 ]
 
