@@ -88,7 +88,7 @@ ROUND_TRIPS: dict[str, tuple[Callable[[Client], Response], int]] = {
     "create": (create, 3 + USER),
     # Tags, a savepoint, products and their tags.
     "create many": (create_many, 7 + USER),
-    "change": (change, 4 + USER),
+    "change": (change, 5 + USER),
     # Products are locked, then changed; the order is stored, and its lines.
     "order 1 line": (lambda client: order(client, *ORDERED[:1]), 6 + USER),
     "order 5 lines": (lambda client: order(client, *ORDERED[:5]), 6 + USER),
