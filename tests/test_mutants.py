@@ -1123,6 +1123,14 @@ MUTANTS = [
         "",
         "tests/test_orders.py",
     ),
+    Mutant(
+        "the list shows what anybody has ordered",
+        AUTO,
+        "app/orders/repository.py",
+        ".join(Order).where(Order.user_id == user_id)",
+        ".join(Order)",
+        "tests/test_products.py",
+    ),
 ]
 
 

@@ -84,7 +84,7 @@ ROUND_TRIPS: dict[str, tuple[Callable[[Client], Response], int]] = {
     "transfer": (lambda client: transfer(client, ADA, 1), 5),
     "read": (read, 1),
     "list": (stranger("/products"), 3),
-    "list what was ordered": (as_user("/products"), 4 + USER),
+    "list what was ordered": (as_user("/products"), 3 + USER),
     "create": (create, 3 + USER),
     # Tags, a savepoint, products and their tags.
     "create many": (create_many, 7 + USER),
