@@ -23,9 +23,9 @@ INTRODUCTION = """\
 
 That depends on two answers, `commit` and `pattern`. Here is what each of the four has
 in its README, and the same service of the example, `place_order`, as it is rendered:
-an order takes each line from the stock inside a savepoint, so that a line can fail and
-the others be kept. The code is the asynchronous one with SQLAlchemy; the sync one has
-no `async` and no `await`.
+an order locks its products, decides, and takes all of them from the stock at once. The
+code is the asynchronous one with SQLAlchemy; the sync one has no `async` and no
+`await`.
 
 What holds in all four: the client hears of success after the COMMIT, never before; a
 COMMIT that fails is an error response, and stores nothing; nothing leaks, whatever

@@ -98,9 +98,6 @@ HOLDING_A_SLOT = """\
     async with database.write_admission:
         return await retrying(attempt)
 """
-SAVEPOINT = """\
-            async with session.begin_nested():
-                price ="""
 CLOSE = """\
             await super().close()
         except DBAPIError as error:
@@ -652,14 +649,6 @@ MUTANTS = [
         "if True:",
         "tests/session/test_repository.py",
     ),
-    Mutant(
-        "an order's lines without savepoints",
-        AUTO,
-        "app/orders/service.py",
-        SAVEPOINT,
-        SAVEPOINT.replace("async with session.begin_nested()", "if True"),
-        "tests/test_orders.py",
-    ),
     # S12: outside requests
     Mutant(
         "what fails in the background is not logged",
@@ -1125,6 +1114,30 @@ MUTANTS = [
         " and number <= failed[connection][1]",
         "",
         "tests/session/test_savepoints.py",
+    ),
+    Mutant(
+        "an order does not lock its products",
+        AUTO,
+        "app/products/repository.py",
+        "query.with_for_update()",
+        "query",
+        "tests/test_orders.py",
+    ),
+    Mutant(
+        "an order locks its products in any order",
+        SYNC_MANUAL_UNIT,
+        "app/products/repository.py",
+        ".order_by(Product.id)",
+        "",
+        "tests/test_orders.py",
+    ),
+    Mutant(
+        "the list shows what anybody has ordered",
+        AUTO,
+        "app/orders/repository.py",
+        ".join(Order).where(Order.user_id == user_id)",
+        ".join(Order)",
+        "tests/test_products.py",
     ),
 ]
 

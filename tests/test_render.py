@@ -144,6 +144,7 @@ FILES_WITH: dict[tuple[str, str | bool], set[str]] = {
     },
     ("example", True): {
         "app/orders/__init__.py",
+        "app/orders/allocation.py",
         "app/orders/catalogue.py",
         "app/orders/fulfilment.py",
         "app/orders/models.py",

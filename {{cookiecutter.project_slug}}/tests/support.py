@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 {% endif %}
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -106,21 +106,26 @@ def at_once(function: Callable[[int], T], times: int) -> list[T]:
 
 
 @contextmanager
-def recorded_selects(database: Database) -> Iterator[list[str]]:
-    """Give the list of all SELECT statements for data that are sent meanwhile."""
-    selects: list[str] = []
+def recorded_statements(database: Database, *first_words: str) -> Iterator[list[str]]:
+    """Give the list of all statements that begin so and are sent meanwhile."""
+    statements: list[str] = []
 
     def record(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         # Behind a pooler, each transaction begins by setting its timeouts.
-        if statement.startswith("SELECT") and "set_config" not in statement:
-            selects.append(statement)
+        if statement.startswith(first_words) and "set_config" not in statement:
+            statements.append(statement)
 
     engines = [database.write_engine.sync_engine, database.read_engine.sync_engine]
     for engine in engines:
         event.listen(engine, "before_cursor_execute", record)
-    yield selects
+    yield statements
     for engine in engines:
         event.remove(engine, "before_cursor_execute", record)
+
+
+def recorded_selects(database: Database) -> AbstractContextManager[list[str]]:
+    """Give the list of all SELECT statements for data that are sent meanwhile."""
+    return recorded_statements(database, "SELECT")
 
 
 async def execute(settings: Settings, *statements: str) -> None:
