@@ -247,6 +247,7 @@ ASK_FOR_IO = {
     "pyproject.toml",
     "tests/session/probe.py",
     "tests/session/test_connection_state.py",
+    "tests/session/test_engine.py",
     "tests/session/test_errors.py",
     "tests/session/test_one_session.py",
     "tests/session/test_repository.py",
