@@ -2,12 +2,14 @@
 
 import gc
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from httpx2 import Response
 from sqlalchemy import Table
 from starlette.testclient import TestClient
 
@@ -88,8 +90,24 @@ def settings(
 
 @pytest.fixture(scope="session")
 def client(settings: Settings) -> Iterator[TestClient]:
-    """Give a client of the app."""
-    with serve(create_app(settings), metadata.sorted_tables[::-1]) as client:
+    """Give a client of the app; each response must be a documented one."""
+    app = create_app(settings)
+    paths = app.openapi()["paths"]
+
+    def refuse_undocumented(response: Response) -> None:
+        path = response.request.url.path
+        # The path itself, before a template that fits it.
+        for each in sorted(paths, key=lambda each: "{" in each):
+            if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), path):
+                operation = paths[each].get(response.request.method.lower())
+                status = str(response.status_code)
+                assert operation is None or status in operation["responses"], (
+                    f"{each} does not document {status}"
+                )
+                return
+
+    with serve(app, metadata.sorted_tables[::-1]) as client:
+        client.event_hooks = {"response": [refuse_undocumented]}
         yield client
 
 

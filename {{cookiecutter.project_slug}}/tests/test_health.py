@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from alembic.script import ScriptDirectory
 from fastapi import FastAPI
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from starlette.testclient import TestClient
 
+from app import metrics
 from app.config import Settings
 from app.db.migrations import alembic_config, outdated_revisions
 from app.db.pending import BEHIND, EMPTY
@@ -124,3 +127,17 @@ def test_the_database_shows_its_gauges(client: TestClient) -> None:
         "overflow": 0,
         "waiting": 0,
     }
+
+
+def test_a_started_app_has_its_gauges_among_the_metrics(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: provider)
+    with TestClient(create_app(settings)):
+        measured = reader.get_metrics_data()
+    assert measured is not None
+    found = measured.resource_metrics[0].scope_metrics[0].metrics
+    expected = {f"db.pool.{name}" for name in metrics.DESCRIPTIONS}
+    assert {metric.name for metric in found} == expected

@@ -24,6 +24,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     insert,
+    inspect,
     select,
     text,
 )
@@ -105,6 +106,26 @@ def test_up_down_and_up_again(config: Config) -> None:
 def test_the_models_are_what_the_migrations_make(config: Config) -> None:
     command.upgrade(config, "head")
     command.check(config)
+
+
+def stored_lengths(connection: Connection) -> dict[str, int | None]:
+    """Return how long the values of each of the models' columns may be."""
+    return {
+        f"{table}.{column['name']}": getattr(column["type"], "length", None)
+        for table in metadata.tables
+        for column in inspect(connection).get_columns(table)
+    }
+
+
+def test_columns_are_as_long_as_the_models_say(config: Config, url: str) -> None:
+    # Alembic compares no lengths of which a model says nothing.
+    command.upgrade(config, "head")
+    lengths = {
+        str(column): getattr(column.type, "length", None)
+        for table in metadata.sorted_tables
+        for column in table.columns
+    }
+    assert run(run_on, make_settings(url), stored_lengths) == lengths
 
 
 def value_for(column: Column[Any], rows: dict[Table, Any]) -> Any:

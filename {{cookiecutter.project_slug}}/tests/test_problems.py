@@ -1,5 +1,6 @@
 """Errors have one shape, and tell clients no SQL, host name or traceback."""
 
+import asyncio
 import json
 import re
 from typing import Annotated, Any
@@ -9,8 +10,10 @@ from fastapi import Depends, WebSocket
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
+from app.middleware import ErrorMiddleware
 from app.problems import NotFoundError, ProblemAPI
 from app.routing import Router
 from app.schemas import Body, Text
@@ -146,10 +149,13 @@ def test_the_interface_is_documented(client: TestClient) -> None:
 def test_a_problem_is_described_once(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     problem = {"$ref": "#/components/schemas/Problem"}
+    operations = [each for path in document["paths"].values() for each in path.values()]
+    for each in operations:
+        assert {"413", "422", "500", "503", "504"} <= {*each["responses"]}, each
+        assert "401" in each["responses"] or "security" not in each, each
     errors = [
         response["content"]
-        for path in document["paths"].values()
-        for operation in path.values()
+        for operation in operations
         for status, response in operation["responses"].items()
         if status >= "400"
     ]
@@ -196,6 +202,33 @@ def test_a_request_id_that_could_forge_the_log_is_replaced(client: TestClient) -
     for forged in ("two words", "x" * 65, "a;b"):
         response = client.get("/health/live", headers={"X-Request-ID": forged})
         assert response.headers["X-Request-ID"] != forged
+
+
+async def test_a_request_that_the_shutdown_cancels_may_be_tried_again() -> None:
+    begun, sent = asyncio.Event(), list[Message]()
+
+    async def hang(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope: Scope = {"type": "http", "path": "/things", "headers": [], "state": {}}
+    serving = asyncio.create_task(ErrorMiddleware(hang, 1)(scope, receive, send))
+    await begun.wait()
+    serving.cancel()
+    await asyncio.wait({serving})
+    assert serving.cancelled()
+    start, body = sent
+    headers = dict(start["headers"])
+    assert start["status"] == 503
+    assert headers[b"content-type"] == b"application/problem+json"
+    assert headers[b"retry-after"].isdigit()
+    assert json.loads(body["body"])["type"] == "shutting-down"
 
 
 async def break_off(socket: WebSocket) -> None:

@@ -152,6 +152,34 @@ async def test_a_pooled_read_session_only_reads(notes_settings: Settings) -> Non
     await database.dispose()
 
 
+@pytest.mark.parametrize("read_only", [True, False])
+async def test_a_pooler_gets_nothing_that_it_refuses(
+    monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    nowhere = "postgresql://somebody@127.0.0.1:1/nothing"
+    settings = make_settings(nowhere, database_pooler="transaction")
+    engine = make_engine(settings, read_only=read_only)
+    sent: list[dict[str, Any]] = []
+
+    def refuse(*_: object, **options: Any) -> None:
+        sent.append(options)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(engine.dialect, "connect", refuse)
+    with pytest.raises(DatabaseUnavailableError):
+        await engine.connect()
+    (options,) = sent
+    # Parameters of the session, and statements that live on one server connection.
+{% if cookiecutter.io == 'async' %}
+    assert options["server_settings"] == {}
+    assert options["statement_cache_size"] == 0
+    assert options["prepared_statement_cache_size"] == 0
+{% else %}
+    assert options["options"] == ""
+    assert options["prepare_threshold"] is None
+{% endif %}
+
+
 @pytest.mark.parametrize("is_noticed", [True, False])
 async def test_a_killed_connection_fails_nobody(
     database: Database,

@@ -3,6 +3,7 @@
 """What the client is told about a database error, by SQLSTATE."""
 
 import socket
+import sqlite3
 {% if cookiecutter.io == 'async' %}
 import threading
 {% endif %}
@@ -74,6 +75,38 @@ def test_the_sqlstate_decides(sqlstate: str | None, status: int, type: str) -> N
     outcome = errors.to_problem(database_error(sqlstate))
     assert (outcome.status, outcome.type) == (status, type)
     assert (outcome.retry_after is not None) == (status == 503)
+
+
+@pytest.mark.parametrize(
+    ("name", "sqlstate"),
+    [
+        ("SQLITE_CONSTRAINT_UNIQUE", "23505"),
+        ("SQLITE_CONSTRAINT_PRIMARYKEY", "23505"),
+        ("SQLITE_CONSTRAINT_FOREIGNKEY", "23503"),
+        ("SQLITE_CONSTRAINT_NOTNULL", "23502"),
+        ("SQLITE_CONSTRAINT_CHECK", "23514"),
+        ("SQLITE_CONSTRAINT_DATATYPE", "22000"),
+        ("SQLITE_CONSTRAINT_TRIGGER", None),
+        ("SQLITE_MISMATCH", "22000"),
+        ("SQLITE_TOOBIG", "22001"),
+        ("SQLITE_BUSY", "40001"),
+        ("SQLITE_BUSY_SNAPSHOT", "40001"),
+        ("SQLITE_LOCKED_SHAREDCACHE", "40001"),
+        ("SQLITE_INTERRUPT", "57014"),
+        ("SQLITE_CANTOPEN_ISDIR", "08001"),
+        ("SQLITE_READONLY_DBMOVED", "25006"),
+        ("SQLITE_CORRUPT", None),
+    ],
+)
+def test_an_error_of_sqlite_has_the_sqlstate_of_its_kind(
+    name: str, sqlstate: str | None
+) -> None:
+    # Python has a number for each, unless its SQLite does not know the kind yet.
+    assert hasattr(sqlite3, name) or name == "SQLITE_CONSTRAINT_DATATYPE"
+    error = sqlite3.OperationalError("secret")
+    error.sqlite_errorname = name
+    wrapped = exc.DBAPIError("SELECT secret", None, error)
+    assert errors.sqlstate(wrapped) == sqlstate
 
 
 def test_a_lost_connection_is_unavailable_whatever_the_sqlstate() -> None:

@@ -57,6 +57,16 @@ async def test_a_commit_after_the_driver_ended_the_transaction_raises(
     assert await count_apart(database) == 1
 
 
+async def test_a_transaction_without_a_statement_may_be_committed(
+    database: Database,
+) -> None:
+    await save_around(database)
+    async with database.write() as session:
+        await session.connection()
+        await session.commit()
+    assert await count_apart(database) == 1
+
+
 async def test_rolling_back_to_a_raw_savepoint_clears_a_driver_error(
     database: Database,
 ) -> None:
