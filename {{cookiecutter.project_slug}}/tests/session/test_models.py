@@ -269,7 +269,8 @@ async def test_the_database_stamps_what_the_app_does_not_write(
     async with database.write() as session:
         connection = await session.connection()
         await connection.execute(text("INSERT INTO test_stamped (version) VALUES (1)"))
-        stored = await session.scalar(select(Stamped))
+        found = await session.scalars(select(Stamped))
+        stored = found.one()
         await session.commit()
     for time in (stored.created_at, stored.updated_at):
         assert abs(utc_now() - time) < timedelta(minutes=1)
