@@ -1211,6 +1211,14 @@ MUTANTS = [
         'connection.info["has run"] = True',
         "tests/session/test_lost_transactions.py",
     ),
+    Mutant(
+        "the time of the last change is that of the first",
+        SYNC_AUTO_UNIT,
+        "app/db/base.py",
+        '            "onupdate": statement_time,\n',
+        "",
+        MODELS,
+    ),
 ]
 
 

@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, WebSocket
+from fastapi import Depends, Request, WebSocket
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.testclient import TestClient
@@ -17,6 +17,7 @@ from app.middleware import ErrorMiddleware
 from app.problems import NotFoundError, ProblemAPI
 from app.routing import Router
 from app.schemas import Body, Text
+from app.streaming import JsonLines, TooOldError
 
 router = Router(prefix="/bodies")
 
@@ -229,6 +230,14 @@ async def test_a_request_that_the_shutdown_cancels_may_be_tried_again() -> None:
     assert headers[b"content-type"] == b"application/problem+json"
     assert headers[b"retry-after"].isdigit()
     assert json.loads(body["body"])["type"] == "shutting-down"
+
+
+def test_a_stream_is_refused_to_http_1_0() -> None:
+    request = Request({"type": "http", "http_version": "1.0"})
+    lines: Any = iter(())
+    with pytest.raises(TooOldError) as refused:
+        JsonLines(request, lines)
+    assert refused.value.status == 505
 
 
 async def break_off(socket: WebSocket) -> None:

@@ -48,15 +48,18 @@ def test_what_cannot_work_is_refused(url: str, setting: str, value: object) -> N
         make_settings(url, **{setting: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("DATABASE_POOL_SIZE", "many"), ("DATABASE_URL", "")]
+)
 def test_a_wrong_value_stops_the_start_with_one_line(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", POSTGRESQL)
-    monkeypatch.setenv("DATABASE_POOL_SIZE", "many")
+    monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as stop:
         load_settings()
     message = str(stop.value)
-    assert "DATABASE_POOL_SIZE" in message
+    assert f"{name}: " in message
     assert "hunter2" not in message
     assert "\n" not in message
 

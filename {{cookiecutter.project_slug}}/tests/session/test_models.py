@@ -4,6 +4,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from types import new_class
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from starlette.testclient import TestClient
 
 from app.config import Settings
-from app.db import errors
+from app.db import base, errors
 from app.db.database import Database
 from app.db.session import WriteSession
 from app.db.tables import CURRENT_TIMESTAMP, BigId, set_defaults, utc_now
@@ -78,6 +79,19 @@ class Event(Base):
 
 
 EVENTS = Base.metadata.tables["events"]
+
+
+# A model of the app's own base, in either ORM, apart from the app's tables.
+OTHERS = MetaData()
+set_defaults(OTHERS)
+Stamped: Any = new_class(
+    "Stamped",
+    (base.Updated, base.Versioned, base.Base),
+    {"table": True} if hasattr(base.Base, "model_fields") else {},
+    lambda body: body.update(
+        __module__=__name__, __tablename__="test_stamped", metadata=OTHERS
+    ),
+)
 
 
 class EventIn(BaseModel):
@@ -139,6 +153,7 @@ async def add(session: WriteSession, **values: Any) -> Event:
 def event_settings(settings: Settings) -> Settings:
     """Give settings with a database that has the table of events."""
     run(run_on, settings, Base.metadata.create_all)
+    run(run_on, settings, OTHERS.create_all)
     return settings
 
 
@@ -156,7 +171,7 @@ async def database(event_settings: Settings) -> AsyncIterator[Database]:
     """Give a database with the table of events."""
     async with Database(event_settings) as database:
         yield database
-        await empty_tables(database, [EVENTS])
+        await empty_tables(database, [EVENTS, *OTHERS.sorted_tables])
 
 
 def post(client: TestClient, **event: Any) -> Response:
@@ -229,6 +244,36 @@ async def test_a_change_tells_its_time_without_another_statement(
         assert selects == []
         assert await session.scalar(select(EVENTS.c.updated_at)) == event.updated_at
         await session.rollback()
+
+
+async def test_a_model_counts_its_changes_and_knows_the_last(
+    database: Database,
+) -> None:
+    async with database.write() as session:
+        made = Stamped()
+        session.add(made)
+        await session.commit()
+    assert made.version == 1
+    assert made.created_at == made.updated_at
+    async with database.write() as session:
+        changed = await session.get_one(Stamped, made.id)
+        changed.created_at = NEW_YEAR
+        await session.commit()
+    assert changed.version == 2
+    assert made.updated_at < changed.updated_at <= utc_now()
+
+
+async def test_the_database_stamps_what_the_app_does_not_write(
+    database: Database,
+) -> None:
+    async with database.write() as session:
+        connection = await session.connection()
+        await connection.execute(text("INSERT INTO test_stamped (version) VALUES (1)"))
+        found = await session.scalars(select(Stamped))
+        stored = found.one()
+        await session.commit()
+    for time in (stored.created_at, stored.updated_at):
+        assert abs(utc_now() - time) < timedelta(minutes=1)
 
 
 def test_what_the_database_computes_is_returned_in_any_case() -> None:
