@@ -1167,8 +1167,8 @@ MUTANTS = [
         "whom the shutdown cancels hears nothing of trying again",
         SYNC_AUTO_UNIT,
         "app/middleware.py",
-        'headers={"Retry-After": "5"},',
-        "headers={},",
+        '{"Retry-After": str(problem.retry_after)} if problem.retry_after else {}',
+        "{}",
         "tests/test_problems.py",
     ),
     Mutant(

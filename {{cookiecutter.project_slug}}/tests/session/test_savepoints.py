@@ -156,7 +156,7 @@ async def test_a_later_savepoint_does_not_heal_an_earlier_error(
         with pytest.raises(IntegrityError):
             await connection.execute(insert(Note).values(text="half"))
         savepoint = await session.begin_nested()
-        await connection.execute(text("SELECT 1"))
+        await session.scalar(text("SELECT 1"))
         await savepoint.rollback()
         with pytest.raises(PendingRollbackError):
             await session.commit()
