@@ -108,7 +108,7 @@ FAILED_AFTER_COMMIT = DatabaseProblem(
 FAILED = DatabaseProblem(500, "about:blank", "Something went wrong on our side.")
 
 # Codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
-# Two characters are a whole class; the full code takes precedence.
+# A prefix is for all codes that begin with it; the longest takes precedence.
 BY_SQLSTATE = {
     "23505": EXISTS,
     "23P01": EXISTS,

@@ -2,8 +2,8 @@
 
 A driver prepares a statement once for a connection. When a column of its result has
 changed since, PostgreSQL refuses it (SQLSTATE 0A000, "cached plan must not change
-result type") and ends its transaction. Here it is prepared anew and run again wherever
-that changes no result.
+result type") and ends its transaction. Here it is run again wherever that changes no
+result.
 """
 
 {% if cookiecutter.io == 'async' %}
