@@ -198,6 +198,8 @@ def _after_begin(
 
 @event.listens_for(ReadSession.sync_session_class, "do_orm_execute")
 def _do_orm_execute(state: ORMExecuteState) -> Result[Any] | None:
+    if state.is_select and state.lazy_loaded_from is not None:
+        raise LazyLoadError(_what_helps(state))
     info = state.session.info
     if info.get(ONE_STATEMENT):
         raise SnapshotNeededError(
@@ -208,8 +210,6 @@ def _do_orm_execute(state: ORMExecuteState) -> Result[Any] | None:
         info[ONE_STATEMENT] = True
     statement = state.statement
     if state.is_select:
-        if state.lazy_loaded_from is not None:
-            raise LazyLoadError(_what_helps(state))
 {% if cookiecutter.io == 'async' %}
         if not in_greenlet():
             raise LazyLoadError(

@@ -17,7 +17,7 @@ from sqlalchemy.orm import selectinload
 from app.db.database import Database
 from app.db.errors import BUSY, LazyLoadError, to_problem
 from app.db.session import WriteSession
-from tests.session.probe import Note, NoteRepository
+from tests.session.probe import Note, NoteReadRepository, NoteRepository
 from tests.support import recorded_selects
 
 
@@ -148,6 +148,19 @@ async def test_what_was_not_loaded_raises(session: WriteSession) -> None:
     (child,) = await NoteRepository(session).list(Note.text != "parent", limit=2)
     with pytest.raises(LazyLoadError, match=r"Note\.parent was not loaded"):
         str(child.parent)
+
+
+async def test_what_was_not_loaded_raises_the_same_in_a_session_that_reads(
+    database: Database,
+) -> None:
+    async with database.write() as session:
+        await add_children(session, 1)
+        await session.commit()
+    async with database.read() as session:
+        notes = NoteReadRepository(session)
+        (child,) = await notes.list(Note.text != "parent", limit=2)
+        with pytest.raises(LazyLoadError, match=r"Note\.parent was not loaded"):
+            str(child.parent)
 
 
 async def test_what_was_added_with_its_foreign_key_only_says_what_helps(
