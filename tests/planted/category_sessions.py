@@ -19,7 +19,7 @@ from app.categories import cleaning, importing, limiting, translating
 from app.categories.repository import CategoryRepository
 from app.config import Settings
 from app.db.database import Database
-from app.problems import NotFoundError
+from app.problems import ConflictError
 from tests.support import at_once, run
 from tests.test_categories import create_category
 
@@ -213,9 +213,9 @@ def test_a_long_call_that_fails_leaves_the_first_step(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
-        raise NotFoundError("There is no such language.")
+        raise ConflictError("There is no such language.")
 
-    assert create_translated(client, monkeypatch, fail).status_code == 404
+    assert create_translated(client, monkeypatch, fail).status_code == 409
     assert names(client) == ["fruit"]
 
 
