@@ -779,8 +779,9 @@ MUTANTS = [
         "the client reads SQL",
         SYNC_MANUAL,
         "app/problems.py",
-        "        problem.detail,\n",
-        "        str(error),\n",
+        'ProblemResponse.of(request.scope["path"], problem)',
+        'ProblemResponse(request.scope["path"], problem.status, str(error), '
+        "type=problem.type)",
         ERRORS,
     ),
     Mutant(
@@ -1166,9 +1167,9 @@ MUTANTS = [
     Mutant(
         "whom the shutdown cancels hears nothing of trying again",
         SYNC_AUTO_UNIT,
-        "app/middleware.py",
-        '{"Retry-After": str(problem.retry_after)} if problem.retry_after else {}',
-        "{}",
+        "app/db/errors.py",
+        'The service is shutting down. Try again.", 5',
+        'The service is shutting down. Try again."',
         "tests/test_problems.py",
     ),
     Mutant(
@@ -1194,14 +1195,6 @@ MUTANTS = [
         'arguments["prepare_threshold"] = None',
         "pass",
         ENGINE,
-    ),
-    Mutant(
-        "a session that is closed takes a connection for another task",
-        AUTO,
-        "app/db/session.py",
-        "if _CLOSED in session.info:",
-        "if False:",
-        ASYNCIO,
     ),
     Mutant(
         "a transaction without a statement cannot be committed",

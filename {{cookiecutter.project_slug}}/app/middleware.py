@@ -117,21 +117,16 @@ class ErrorMiddleware:
             logger.exception("%s failed", current_route())
             if "sent_status" in scope["state"]:
                 raise  # cut the connection: what was sent is not the whole response
-            response = ProblemResponse(scope["path"], FAILED.status, FAILED.detail)
+            response = ProblemResponse.of(scope["path"], FAILED)
             await response(scope, receive, send)
 
 
 def _shutting_down(path: str) -> ProblemResponse:
     if is_committing():
-        problem = UNKNOWN_COMMIT
-    elif has_committed():
-        problem = FAILED_AFTER_COMMIT
-    else:
-        problem = SHUTTING_DOWN
-    headers = {"Retry-After": str(problem.retry_after)} if problem.retry_after else {}
-    return ProblemResponse(
-        path, problem.status, problem.detail, type=problem.type, headers=headers
-    )
+        return ProblemResponse.of(path, UNKNOWN_COMMIT)
+    if has_committed():
+        return ProblemResponse.of(path, FAILED_AFTER_COMMIT)
+    return ProblemResponse.of(path, SHUTTING_DOWN)
 
 
 class ProblemCORSMiddleware(CORSMiddleware):

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -25,6 +25,7 @@ from app.db.errors import (
     NOT_MIGRATED,
     UNKNOWN_COMMIT,
     DatabaseError,
+    DatabaseProblem,
     PoolExhaustedError,
     is_schema_missing,
     sqlstate,
@@ -115,6 +116,14 @@ class ProblemResponse(Response):
         }
         # ASCII output: a lone surrogate from the request cannot break it.
         super().__init__(json.dumps(problem), status, headers)
+
+    @classmethod
+    def of(cls, path: str, problem: DatabaseProblem) -> Self:
+        """Return what a client is told about the database."""
+        retry = {"Retry-After": str(problem.retry_after)} if problem.retry_after else {}
+        return cls(
+            path, problem.status, problem.detail, type=problem.type, headers=retry
+        )
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -237,14 +246,7 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
         cause,
         exc_info=error if problem is FAILED else None,
     )
-    headers = {"Retry-After": str(problem.retry_after)} if problem.retry_after else {}
-    return ProblemResponse(
-        request.scope["path"],
-        problem.status,
-        problem.detail,
-        type=problem.type,
-        headers=headers,
-    )
+    return ProblemResponse.of(request.scope["path"], problem)
 
 
 async def _missing_migrations(app: FastAPI) -> str | None:

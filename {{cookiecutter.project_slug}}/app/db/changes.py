@@ -70,13 +70,10 @@ def notice_changes(engine: Engine) -> None:
         # SQLite counts the rows of RETURNING only when they are read.
         has_changed = cursor.rowcount != 0 or cursor.description is not None
         if has_changed and _WRITES.match(statement):
-            session = _session_on.get(connection, _nobody)()
+            reference = _session_on.get(connection)
+            session = reference() if reference else None
             if session is not None and session.in_transaction():
                 _changed_by(session)
-
-
-def _nobody() -> None:
-    """Stand for the session of a connection that no session has."""
 
 
 def _changed_by(session: Any) -> _Changes:
