@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.service import run
 from tests.template import DEFAULT, ROOT, Bakery
 
 PROGRAMS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -43,15 +43,7 @@ def check(folder: Path, program: str, *arguments: str) -> None:
     """Run a program that ends with an error if it finds something."""
     found = shutil.which(program, path=PROGRAMS)
     assert found, f"{program} is missing: pip install --group dev"
-    ended = subprocess.run(
-        [found, *arguments],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-    )
-    assert ended.returncode == 0, ended.stdout
+    run(folder, found, *arguments)
 
 
 def data_of(path: Path) -> Any:
