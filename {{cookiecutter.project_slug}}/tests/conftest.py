@@ -64,9 +64,11 @@ def fresh_database(kind: str, folder: Path) -> Iterator[str]:
 def serve(app: FastAPI, tables: list[Table]) -> Iterator[TestClient]:
     """Start `app` and give a client; `tables` are emptied after each test."""
     with TestClient(app) as client:
-        running.append((app, client, tables))
+        this = (app, client, tables)
+        running.append(this)
         yield client
-        clean_up(*running.pop())
+        running.remove(this)  # pytest-xdist ends fixtures in another order
+        clean_up(*this)
 
 
 def clean_up(app: FastAPI, client: TestClient, tables: list[Table]) -> None:
