@@ -50,6 +50,7 @@ FILES = {
     "app/db/base.py",
     "app/db/changes.py",
     "app/db/database.py",
+    "app/db/driver.py",
     "app/db/engine.py",
     "app/db/errors.py",
     "app/db/migrations.py",

@@ -17,6 +17,7 @@ from starlette.status import WS_1011_INTERNAL_ERROR
 from starlette.websockets import WebSocket, WebSocketState
 
 from app.context import current_route, has_committed, route_of
+from app.db.driver import DRIVER_ERRORS
 from app.db.errors import (
     BUSY,
     EXHAUSTED,
@@ -31,7 +32,6 @@ from app.db.errors import (
     sqlstate,
     to_problem,
 )
-from app.db.transaction_errors import DRIVER_ERRORS
 from app.logs import cause_of, logger
 from app.schemas import Problem
 

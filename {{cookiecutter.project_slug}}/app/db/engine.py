@@ -12,23 +12,12 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 {% endif %}
 
 from app.config import PROJECT, Settings
+from app.db.driver import SQLITE_DRIVER, connect_arguments
 from app.db.pool import connect_in_time, watch_connections
 from app.db.schema_changes import survive_schema_changes
 from app.db.sqlite import prepare_sqlite
 from app.db.timeouts import set_local, timeout_parameters
-{% if cookiecutter.io == 'async' %}
-from app.db.transaction_errors import CheckedConnection, classify_transaction_errors
-{% else %}
 from app.db.transaction_errors import classify_transaction_errors
-{% endif %}
-
-{% if cookiecutter.io == 'async' %}
-SQLITE_DRIVER = "sqlite+aiosqlite"
-POSTGRESQL_DRIVER = "postgresql+asyncpg"
-{% else %}
-SQLITE_DRIVER = "sqlite+pysqlite"
-POSTGRESQL_DRIVER = "postgresql+psycopg"
-{% endif %}
 
 
 def make_engine(
@@ -119,39 +108,8 @@ def _postgresql(
     if "," in query.get("host", ""):
         del query["host"], query["port"]
     query.setdefault("application_name", PROJECT["name"][:63])
-{% if cookiecutter.io == 'async' %}
-    # asyncpg knows libpq's parameters (sslmode, sslrootcert, …) in a DSN only, and
-    # channel_binding not at all.
-    query.pop("channel_binding", None)
-    dsn = url.set(drivername="postgresql", query=query)
-    url = url.set(drivername=POSTGRESQL_DRIVER, query={})
-    arguments: dict[str, Any] = {
-        "connection_class": CheckedConnection,
-        "dsn": dsn.render_as_string(hide_password=False),
-        "server_settings": parameters,
-    }
-    if pooled:
-        # Named statements live on one server connection, and the next transaction
-        # may run on another.
-        arguments |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
-{% else %}
-    options = [str(query.pop("options", ""))]
-    options += [f"-c {name}={value}" for name, value in parameters.items()]
-    url = url.set(drivername=POSTGRESQL_DRIVER, query=query)
-    arguments: dict[str, Any] = {
-        "options": " ".join(options).strip(),
-        # A server that has fallen silent is given up after half a minute.
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 30_000,  # milliseconds
-    }
-    if pooled:
-        # Named statements live on one server connection, and the next transaction
-        # may run on another.
-        arguments["prepare_threshold"] = None
-{% endif %}
-    return url, arguments
+    url = url.set(query=query)
+    return connect_arguments(url, parameters, pooled=pooled)
 
 
 def _set_parameters_in_each_transaction(engine: Engine, settings: Settings) -> None:

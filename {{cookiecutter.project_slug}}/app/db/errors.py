@@ -11,6 +11,11 @@ from sqlalchemy.schema import ColumnCollectionConstraint
 
 from app.db.base import metadata
 
+STATEMENT_FAILED = "cannot commit: a statement failed; roll back first"
+TRANSACTION_ENDED = (
+    "cannot commit: the transaction has ended; end it by the session's methods only"
+)
+
 
 class DatabaseError(Exception):
     """An error of the session layer's own."""

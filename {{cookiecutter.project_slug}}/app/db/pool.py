@@ -1,10 +1,5 @@
 """What happens to a connection when it is made, checked out and returned."""
 
-{% if cookiecutter.io == 'sync' %}
-import math
-import select
-import sys
-{% endif %}
 import time
 from typing import Any
 
@@ -16,6 +11,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from app.config import Settings
 from app.context import current_route
 from app.db.admission import connect_timeout
+from app.db.driver import is_closed, state_of, timeout_argument
 from app.db.errors import DatabaseUnavailableError
 from app.logs import logger
 
@@ -50,14 +46,8 @@ def connect_in_time(
         if (left := connect_timeout.get()) is not None:
             limits.append(left)
         limit = min(limits) / len(servers)
-{% if cookiecutter.io == 'async' %}
-        timeout = {"timeout": limit}
-{% else %}
-        # libpq counts whole seconds, and makes two of one.
-        timeout = {"connect_timeout": max(math.ceil(limit), 2)}
-{% endif %}
-        if dialect.name != "postgresql":
-            timeout = {}
+        is_postgresql = dialect.name == "postgresql"
+        timeout = timeout_argument(limit) if is_postgresql else {}
         failure: Exception | None = None
         for server in servers:
             try:
@@ -80,7 +70,7 @@ def watch_connections(engine: Engine, settings: Settings) -> None:
     than DATABASE_HELD_WARNING is logged.
     """
     is_postgresql = engine.dialect.name == "postgresql"
-    state_of = _postgresql_state if is_postgresql else _sqlite_state
+    look = state_of if is_postgresql else _state_of_sqlite
     longest = settings.database_held_warning or float("inf")
 
     @event.listens_for(engine, "connect")
@@ -88,7 +78,7 @@ def watch_connections(engine: Engine, settings: Settings) -> None:
         if is_postgresql:
             # SQLAlchemy does so after AUTOCOMMIT, which is no change then.
             engine.dialect.reset_isolation_level(connection)
-        entry.info["state"] = state_of(connection, entry.driver_connection)
+        entry.info["state"] = look(connection, entry)
         entry.info["since"], entry.info["was used"] = time.monotonic(), False
 
     @event.listens_for(engine, "checkout")
@@ -99,7 +89,7 @@ def watch_connections(engine: Engine, settings: Settings) -> None:
     ) -> None:
         now = time.monotonic()
         idle = now - entry.info["since"]
-        if is_postgresql and (idle > PING_AFTER or _is_closed(connection)):
+        if is_postgresql and (idle > PING_AFTER or is_closed(connection)):
             try:
                 engine.dialect.do_ping(connection)
             except (engine.dialect.loaded_dbapi.Error, ConnectionError) as error:
@@ -118,69 +108,14 @@ def watch_connections(engine: Engine, settings: Settings) -> None:
         entry.info["since"] = now
         if held > longest:
             logger.warning("connection held for %.1f s by %s", held, current_route())
-        if connection is None or (is_postgresql and _is_closed(connection)):
+        if connection is None or (is_postgresql and is_closed(connection)):
             return
-        if state_of(connection, entry.driver_connection) != entry.info["state"]:
+        if look(connection, entry) != entry.info["state"]:
             logger.warning("connection changed by %s; replacing it", current_route())
             entry.invalidate(soft=True)
 
 
-{% if cookiecutter.io == 'async' %}
-def _is_closed(connection: Any) -> bool:
-    # The event loop notices the end of a connection while nobody uses it.
-    driver = connection.driver_connection
-    if connection._execute_mutex.locked():
-        # Its session has ended while another task was using it: a transaction may be
-        # about to begin. No public name tells.
-        driver.terminate()
-    return bool(driver.is_closed())
-{% else %}
-def _is_closed(connection: Any) -> bool:
-    if connection.closed:
-        return True
-    # An idle connection receives nothing but the server's last message.
-    if sys.platform == "win32":
-        return bool(select.select([connection], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(0))
-{% endif %}
-
-
-{% if cookiecutter.io == 'async' %}
-def _postgresql_state(connection: Any, driver: Any) -> tuple[object, ...]:
-    return (
-        connection.isolation_level,
-        connection.readonly,
-        connection.deferrable,
-        driver.is_in_transaction(),
-        # The server reports some parameters by itself, search_path since PostgreSQL 18.
-        repr(driver.get_settings()),
-    )
-{% else %}
-# The server reports these by itself, search_path since PostgreSQL 18.
-_REPORTED = (
-    b"DateStyle",
-    b"IntervalStyle",
-    b"TimeZone",
-    b"default_transaction_read_only",
-    b"search_path",
-    b"session_authorization",
-)
-
-
-def _postgresql_state(_connection: Any, driver: Any) -> tuple[object, ...]:
-    return (
-        driver.pgconn.transaction_status,
-        driver.autocommit,
-        driver.isolation_level,
-        bool(driver.read_only),
-        bool(driver.deferrable),
-        *map(driver.pgconn.parameter_status, _REPORTED),
-    )
-{% endif %}
-
-
-def _sqlite_state(_connection: Any, driver: Any) -> tuple[object, ...]:
+def _state_of_sqlite(_connection: Any, entry: ConnectionPoolEntry) -> tuple[Any, ...]:
+    driver: Any = entry.driver_connection
     # SQLAlchemy leaves "" after AUTOCOMMIT; transactions begin by BEGIN in any case.
     return driver.isolation_level or "", getattr(driver, "autocommit", None)

@@ -12,7 +12,8 @@ from sqlalchemy import event, exc, make_url, text
 from app.config import PROJECT, ROOT, Settings
 from app.db import pool
 from app.db.database import Database
-from app.db.engine import POSTGRESQL_DRIVER, make_engine
+from app.db.driver import POSTGRESQL_DRIVER
+from app.db.engine import make_engine
 from app.db.errors import DatabaseUnavailableError
 from tests.session.probe import Note, count
 from tests.support import POOLER, execute, make_settings
@@ -190,7 +191,7 @@ async def test_a_killed_connection_fails_nobody(
     if notes_settings.is_sqlite:
         pytest.skip(only_postgresql)
     if not is_noticed:
-        monkeypatch.setattr(pool, "_is_closed", lambda _: False)
+        monkeypatch.setattr(pool, "is_closed", lambda _: False)
         monkeypatch.setattr(pool, "PING_AFTER", -1)
     async with database.write() as killer:
         # It begins first: a pooler gives the other another connection.
@@ -215,7 +216,7 @@ async def test_a_connection_that_is_killed_again_and_again_is_unavailable(
 
     async with database.read() as session:
         assert await count(session) == 0
-    monkeypatch.setattr(pool, "_is_closed", lambda _: True)
+    monkeypatch.setattr(pool, "is_closed", lambda _: True)
     with monkeypatch.context() as context:
         context.setattr(database.read_engine.dialect, "do_ping", fail)
         session = database.read()
