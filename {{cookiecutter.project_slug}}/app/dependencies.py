@@ -16,12 +16,13 @@ from anyio import to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
+from starlette.routing import BaseRoute, WebSocketRoute
 
 {% if cookiecutter.io == 'sync' %}
 from app.concurrency import closed_in_thread
 {% endif %}
 from app.db.session import ReadSession
-from app.routing import get_database
+from app.routing import Route, get_database
 from app.transaction import WriteDep, get_transaction
 
 __all__ = ["ReadDep", "SnapshotDep", "StreamDep", "WriteDep", "get_database"]
@@ -107,13 +108,13 @@ def check_routes(app: FastAPI) -> None:
         dependant: Dependant | None = getattr(route, "dependant", None)
         if dependant is not None:
             name = " ".join([*sorted(route.methods or {"WebSocket"}), str(route.path)])
-            _check(name, dependant, is_socket=route.methods is None)
+            _check(name, route.original_route, dependant)
 
 
-def _check(route: str, endpoint: Dependant, *, is_socket: bool) -> None:
+def _check(route: str, original: BaseRoute, endpoint: Dependant) -> None:
     sessions = [each for each in _walk(endpoint) if each.call in KINDS]
     kinds = sorted({KINDS[each.call][0] for each in sessions if each.call})
-    if is_socket and kinds:
+    if kinds and isinstance(original, WebSocketRoute):
         raise RouteError(
             f"{route} takes {kinds[0]}, which belongs to a request: for each message, "
             "await run_transaction(database, service, …) or run_read(…)"
@@ -130,6 +131,11 @@ def _check(route: str, endpoint: Dependant, *, is_socket: bool) -> None:
                 f"{route} takes Depends({getattr(each.call, '__name__', '')}): use "
                 f"{alias}, whose scope ends the session at the right time"
             )
+    if kinds and not isinstance(original, Route):
+        raise RouteError(
+            f"{route} takes {kinds[0]}: add it to an app.routing.Router, which shows "
+            "the session the status of the response, and not to FastAPI's own router"
+        )
 {% if cookiecutter.io == 'sync' %}
     for each in _walk(endpoint):
         takes_session = any(sub.call in KINDS for sub in each.dependencies)

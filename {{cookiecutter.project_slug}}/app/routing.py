@@ -23,11 +23,7 @@ def get_database(connection: HTTPConnection) -> Database:
 
 def status_of(request: Request) -> int:
     """Return the status of the response that the endpoint has returned."""
-    status: int | None = getattr(request.state, "status_code", None)
-    if status is None:
-        raise RuntimeError(
-            "use app.routing.Router: it shows the session the status of the response"
-        )
+    status: int = request.state.status_code
     return status
 
 

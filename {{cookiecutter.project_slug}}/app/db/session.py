@@ -44,7 +44,7 @@ from app.logs import logger
 
 # Keys of a session's `info`.
 ONE_STATEMENT = "may run one statement"
-_CLOSED = "is closed"
+_OPEN = "is between the beginning and the end of its block"
 _COMMITTED = "the last transaction that was committed"
 
 # Tasks and threads that a request starts inherit it.
@@ -67,13 +67,14 @@ class ReadSession(AsyncSession):
 {% endif %}
     async def __aenter__(self) -> Self:
         held = _entered.get()
-        if held is not None and _CLOSED not in held.info and is_in_endpoint():
+        if held is not None and _OPEN in held.info and is_in_endpoint():
             raise SecondSessionError(
                 f"{current_route()} holds a session already, and a second connection "
                 "would deadlock the pool under load: use it, or take no WriteDep, "
                 "ReadDep or SnapshotDep where a service opens a session of its own"
             )
         _entered.set(self)
+        self.info[_OPEN] = True
         return await super().__aenter__()
 
     async def __aexit__(self, exc_type: Any, exc: Any, traceback: Any) -> None:
@@ -89,16 +90,17 @@ class ReadSession(AsyncSession):
         Nobody sees what a function does that a SELECT calls, nor what is sent by the
         driver's own connection.
         """
+        session = self.sync_session
         return bool(
-            self.info.get(CHANGES)
-            or self.new
-            or self.deleted
-            or any(self.is_modified(changed) for changed in self.dirty)
+            session.info.get(CHANGES)
+            or session.new
+            or session.deleted
+            or any(map(session.is_modified, session.dirty))
         )
 
     async def close(self) -> None:
         """Close it for good, for all tasks; its connection goes back to the pool."""
-        self.info[_CLOSED] = True
+        self.info.pop(_OPEN, None)
         try:
             await super().close()
         except DBAPIError as error:
@@ -187,12 +189,13 @@ def _log_loss(error: DBAPIError) -> None:
 def _after_begin(
     session: Any, _transaction: SessionTransaction, connection: Connection
 ) -> None:
-    # Another task was about to take it, so that closing the session did not see it.
-    if _CLOSED in session.info:
+    # Closing the session does not see a connection that another task is about to take.
+    if _OPEN not in session.info:
         connection.detach()
         connection.close()
         raise InvalidRequestError(
-            "the session is closed: do not share a session between tasks"
+            "the session is not open: use it inside the block that opens it, and do "
+            "not share it between tasks"
         )
 
 

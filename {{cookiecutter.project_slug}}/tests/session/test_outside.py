@@ -4,14 +4,14 @@
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from app.config import Settings
 from app.db.database import Database
 from app.db.errors import CommitOutcomeUnknownError, ForgottenCommitError
 from app.transaction import transaction
 from tests.session.probe import NoteIn, add, count, count_apart, save, unit
-from tests.support import execute
+from tests.support import count_leaks, execute
 
 
 async def test_a_database_closes_its_connections_at_its_end(
@@ -43,6 +43,14 @@ async def test_a_transaction_saves_as_services_do(database: Database) -> None:
     async with transaction(database) as db:
         await save(db, NoteIn())
     assert await count_apart(database) == 1
+
+
+async def test_a_session_outside_its_block_takes_no_connection(
+    database: Database,
+) -> None:
+    with pytest.raises(InvalidRequestError, match="the session is not open"):
+        await count(database.snapshot())
+    assert await count_leaks(database) == 0
 
 
 async def leave_a_session_undecided(database: Database) -> None:
