@@ -2,8 +2,8 @@
 {% block code %}
 """Run a service in a transaction of its own, apart from the request's session.
 
-These are coroutines in any case: neither waiting for a connection nor waiting to retry
-holds a thread, a slot or a connection.
+They are coroutines: neither waiting for a connection nor waiting to retry holds a
+thread, a slot or a connection.
 """
 
 {% if cookiecutter.io == 'async' %}

@@ -1,4 +1,4 @@
-"""The log: one format for all, a line for each request, ids on every line (S24)."""
+"""The log: one format for all, a line for each request, ids on every line."""
 
 import json
 import logging.config
