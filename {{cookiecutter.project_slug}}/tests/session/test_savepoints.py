@@ -124,13 +124,13 @@ async def test_a_connection_that_is_lost_in_a_savepoint_is_told_as_such(
         await kill(database, session)
         await FamilyRepository(session).get(child_id)
 
-    session = database.write()
-    child = await FamilyRepository(session).get(child_id)
-    assert child is not None
-    with pytest.raises(SQLAlchemyError) as error:
-        await in_savepoint(session, lose, child)
+    async with database.write() as session:
+        child = await FamilyRepository(session).get(child_id)
+        assert child is not None
+        with pytest.raises(SQLAlchemyError) as error:
+            await in_savepoint(session, lose, child)
+        await session.rollback()
     assert is_connection_lost(error.value)
-    await session.close()
 
 
 async def test_a_rollback_whose_connection_is_lost_forgets_the_changes(
