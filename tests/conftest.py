@@ -13,6 +13,7 @@ from hypothesis import settings
 from pytest_cookies.plugin import Cookies
 
 from tests import evidence
+from tests.owner import Run, commit, copy_template
 from tests.postgres import Keeper, Server, ask_for_url
 from tests.template import COMBINATIONS, EXTREMES, PAIRS, Answers, Bakery, name_of
 
@@ -124,6 +125,21 @@ def answers(request: pytest.FixtureRequest, variant: Answers) -> Answers:
 def rendering(answers: Answers, bake: Bakery) -> Path:
     """The project that the answers give; never change it."""
     return bake(**answers)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs an owner's commands, apart from this user's settings."""
+    return Run(tmp_path)
+
+
+@pytest.fixture
+def template(run: Run, tmp_path: Path) -> Path:
+    """The template in a git repository: as it lies here, committed or not."""
+    folder = tmp_path / "template.git"
+    copy_template(run, folder)
+    commit(run, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

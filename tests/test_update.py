@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.template import (
-    ROOT,
-    SLUG,
-    Bakery,
-    environment,
-    files_in,
-    settings_in,
-)
+from tests.owner import COOKIECUTTER, CRUFT, Run, commit
+from tests.template import ROOT, SLUG, Bakery, files_in, settings_in
 
 pytestmark = pytest.mark.slow
 
-Run = Callable[..., str]
-
-COOKIECUTTER = (sys.executable, "-m", "cookiecutter")
-CRUFT = (sys.executable, "-m", "cruft")
 ANSWERS = {"io": "sync", "commit": "manual", "example": "no"}
 AS_BAKED = ANSWERS | {"example": False}
 FLIPS = {
@@ -39,59 +25,12 @@ FLIPS = {
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Run a command in a folder, apart from its user's settings."""
-    variables = environment(tmp_path)
-    for role in ("AUTHOR", "COMMITTER"):
-        variables |= {
-            f"GIT_{role}_NAME": "Owner",
-            f"GIT_{role}_EMAIL": "owner@localhost",
-        }
-    variables |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-
-    def run(folder: Path, *command: str | Path) -> str:
-        ended = subprocess.run(
-            command,
-            cwd=folder,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-        )
-        assert ended.returncode == 0, ended.stdout
-        return ended.stdout
-
-    return run
-
-
-@pytest.fixture
-def template(run: Run, tmp_path: Path) -> Path:
-    """The template in a git repository: as it lies here, committed or not."""
-    folder = tmp_path / "template.git"
-    chosen = ("--cached", "--others", "--exclude-standard")
-    for name in run(ROOT, "git", "ls-files", "-z", *chosen).split("\0"):
-        if name and (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
-    commit(run, folder)
-    return folder
-
-
-@pytest.fixture
 def project(run: Run, template: Path, tmp_path: Path) -> Path:
     """A living project: made by cruft, edited, and committed by its owner."""
     run(tmp_path, *CRUFT, "create", "--no-input", template.as_uri())
     edit_as_owner(tmp_path / SLUG)
     commit(run, tmp_path / SLUG)
     return tmp_path / SLUG
-
-
-def commit(run: Run, folder: Path) -> None:
-    """Commit all that is in a folder, and make it a repository first if need be."""
-    run(folder, "git", "init", "--quiet", "--initial-branch=main")
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message=All of it")
 
 
 def edit_as_owner(project: Path) -> None:
