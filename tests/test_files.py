@@ -51,6 +51,13 @@ def data_of(path: Path) -> Any:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
+def manifests_of(project: Path) -> str:
+    """Return what the page on deploying has for Kubernetes."""
+    page = (project / "docs" / "deploying.md").read_text(encoding="utf-8")
+    (manifests,) = re.findall(r"^```yaml\n(.+?)^```$", page, re.M | re.S)
+    return str(manifests)
+
+
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_each_file_fits_its_schema(name: str, project: Path) -> None:
     check(project, "check-jsonschema", "--builtin-schema", *SCHEMAS[name], name)
@@ -64,6 +71,18 @@ def test_the_templates_own_files_fit_their_schemas(name: str) -> None:
 @pytest.mark.parametrize("name", [WORKFLOW, DEPENDABOT])
 def test_workflows_may_do_no_more_than_they_need(folder: Path, name: str) -> None:
     check(folder, "zizmor", "--offline", "--quiet", name)
+
+
+def test_the_workflow_holds_together(folder: Path) -> None:
+    # No package brings it along: the template's CI installs it, with the network.
+    if not shutil.which("actionlint", path=PROGRAMS):
+        pytest.skip("there is no actionlint here")
+    check(folder, "actionlint", WORKFLOW)
+
+
+def test_the_manifests_are_kubernetes(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifests.yaml").write_text(manifests_of(project), encoding="utf-8")
+    check(tmp_path, "kubernetes-validate", "--strict", "manifests.yaml")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no hadolint for Windows")
@@ -104,9 +123,7 @@ def test_the_platform_waits_until_the_service_has_stopped(project: Path) -> None
     service = data_of(project / "compose.yaml")["services"]["service"]
     assert int(service["stop_grace_period"].removesuffix("s")) > least
 
-    page = (project / "docs" / "deploying.md").read_text(encoding="utf-8")
-    (manifests,) = re.findall(r"^```yaml\n(.+?)^```$", page, re.M | re.S)
-    _, deployment = yaml.safe_load_all(manifests)
+    _, deployment = yaml.safe_load_all(manifests_of(project))
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     _, pause = container["lifecycle"]["preStop"]["exec"]["command"]
