@@ -94,6 +94,8 @@ def test_a_new_project_answers_mistakes_with_problems(service: Service) -> None:
     assert answer.json()["instance"] == "/products/999"
 
 
+# With uv, tests/test_ci.py does it.
+@pytest.mark.parametrize("way", [("sync", "pip")], ids="-".join, indirect=True)
 def test_a_new_project_passes_its_tests(project: Path, service: Service) -> None:
     assert service.url  # It has been installed.
     (commands,) = commands_under("Test", project)
