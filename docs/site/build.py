@@ -37,6 +37,8 @@ class Group:
 
     title: str
     pages: list[Page]
+    is_folded: bool
+    """Whether only its own pages list them all."""
 
 
 def build(folder: Path, address: str = "") -> int:
@@ -114,8 +116,8 @@ def _pages(projects: list[dict[str, str]]) -> tuple[dict[str, Page], list[Group]
     for name in sorted({name for project in projects for name in project}):
         if re.fullmatch(r"README\.md|docs/.+\.md", name):
             texts[f"{PROJECT}/{name}"] = [_filled(each.get(name)) for each in projects]
-    sections = tomllib.loads((HERE / "navigation.toml").read_text(encoding="utf-8"))
-    plain = {name for each in sections["sections"] for name in each["pages"]}
+    order = tomllib.loads((HERE / "navigation.toml").read_text(encoding="utf-8"))
+    plain = {name for each in order["sections"] for name in each["pages"]}
     plain |= {
         path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/decisions/*.md")
     }
@@ -131,8 +133,9 @@ def _pages(projects: list[dict[str, str]]) -> tuple[dict[str, Page], list[Group]
             for text, each in zip(texts[source], ANSWERS, strict=True)
         ]
         build_page(page, drawn, links.resolver(page))
+        page.title = order["titles"].get(source, page.title)
     links.check()
-    return pages, _groups(pages, sections["sections"])
+    return pages, _groups(pages, order["sections"])
 
 
 def _groups(pages: dict[str, Page], sections: list[dict[str, Any]]) -> list[Group]:
@@ -147,7 +150,9 @@ def _groups(pages: dict[str, Page], sections: list[dict[str, Any]]) -> list[Grou
         ]
         names = [*section["pages"], *sorted(rest)]
         if names:
-            found.append(Group(section["title"], [pages[name] for name in names]))
+            shown = [pages[name] for name in names]
+            folded = section.get("folded", False)
+            found.append(Group(section["title"], shown, folded))
     return found
 
 

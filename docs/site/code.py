@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from html import escape
 
@@ -36,9 +37,10 @@ CLASSES = {
     Token.Generic.Deleted: "de",
     Token.Generic.Prompt: "c",
 }
-# In marked text a character opens each class, and one closes it.
-OPENING = {name: chr(0xE100 + n) for n, name in enumerate(sorted({*CLASSES.values()}))}
-CLOSING = "\ue0ff"
+# In marked text a character opens each class, and one closes it: control characters
+# that no text has, of two bytes each.
+CLOSING = "\x80"
+OPENING = {name: chr(0x81 + n) for n, name in enumerate(sorted({*CLASSES.values()}))}
 
 _BY_NAME = {
     "script.py.mako": "mako",
@@ -76,25 +78,39 @@ def lexer_of_language(language: str) -> Lexer:
         return get_lexer_by_name("text", stripnl=False)
 
 
-def html(code: str, language: str) -> str:
-    """Return code as spans."""
-    parts = []
-    for kind, text in lexer_of_language(language).get_tokens(code):
-        name = _class_of(kind)
-        inner = escape(text, quote=False)
-        parts.append(f'<span class="{name}">{inner}</span>' if name else inner)
-    return "".join(parts)
+def html(code: str, language: str) -> list[str]:
+    """Return the lines of a block of code, with spans."""
+    lines = _lines(
+        code,
+        lexer_of_language(language),
+        lambda name, text: f'<span class="{name}">{text}</span>',
+        lambda text: escape(text, quote=False),
+    )
+    return lines[:-1]
 
 
 def marked(code: str, file: str) -> list[str]:
     """Return the lines of a file with the marks of their tokens."""
+    return _lines(
+        code,
+        lexer_of_file(file),
+        lambda name, text: f"{OPENING[name]}{text}{CLOSING}",
+        str,
+    )
+
+
+def _lines(
+    code: str,
+    lexer: Lexer,
+    mark: Callable[[str, str], str],
+    clean: Callable[[str], str],
+) -> list[str]:
     parts: list[str] = []
-    for kind, text in lexer_of_file(file).get_tokens(code):
+    for kind, text in lexer.get_tokens(code):
         name = _class_of(kind)
-        for piece in text.splitlines(keepends=True) if name else [text]:
-            line, end = (piece[:-1], "\n") if piece.endswith("\n") else (piece, "")
-            if name and line.strip():
-                parts.append(f"{OPENING[name]}{line}{CLOSING}{end}")
-            else:
-                parts.append(piece)
+        for number, piece in enumerate(text.split("\n")):
+            if number:
+                parts.append("\n")
+            shown = clean(piece)
+            parts.append(mark(name, shown) if name and piece.strip() else shown)
     return "".join(parts).split("\n")

@@ -6,6 +6,7 @@ that differ carry the answers that they are for, and the style sheet hides the r
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,8 @@ from docs.site.timeline import CASES, figure, timeline
 
 FLOWCHART = re.compile(r"^```mermaid\n(.+?)^```$", re.M | re.S)
 HEADING = re.compile(r"^## `(\w+)`, `(\w+)`$", re.M)
+# Languages whose blocks are not searched: what they are about is said beside them.
+CODE = {"python", "diff", "sh", "toml", "yaml", "json", "jsonc", "http"}
 Texts = Sequence[str | None]
 Resolve = Callable[[str], str]
 
@@ -93,15 +96,7 @@ class Renderer(RendererHTML):
         language, _, marks = token.info.partition(" ")
         if language == "timeline":
             return _drawing(marks, token.content)
-        known = dict(re.findall(r'(\w+)="([^"]*)"', marks))
-        title = known.get("title", "")
-        caption = f'<p class="file">{escape(title)}</p>' if title else ""
-        body = code.html(token.content, language)
-        label = escape(title or language or "text")
-        return (
-            f'<div class="code">{caption}<pre tabindex="0" role="region"'
-            f' aria-label="{label}"><code>{body}</code></pre></div>\n'
-        )
+        return _code(token.info, _lines_of(token))
 
     def code_block(
         self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType
@@ -150,6 +145,23 @@ def _drawing(marks: str, flowchart: str) -> str:
     return f'<p class="case">{CASES[case]}</p>{drawn}{details}'
 
 
+def _lines_of(fence: Token) -> tuple[str, ...]:
+    language = fence.info.partition(" ")[0]
+    return tuple(f"{line}\n" for line in code.html(fence.content, language))
+
+
+def _code(info: str, lines: Sequence[str]) -> str:
+    """Return code that scrolls by itself, below the name of its file."""
+    language, _, marks = info.partition(" ")
+    title = dict(re.findall(r'(\w+)="([^"]*)"', marks)).get("title", "")
+    caption = f'<p class="file">{escape(title)}</p>' if title else ""
+    label = escape(title or language or "text")
+    return (
+        f'<div class="code">{caption}<pre tabindex="0" role="region"'
+        f' aria-label="{label}"><code>{"".join(lines)}</code></pre></div>\n'
+    )
+
+
 MARKDOWN = MarkdownIt("commonmark", {"html": True}, renderer_cls=Renderer)
 MARKDOWN.enable("table")
 
@@ -161,6 +173,9 @@ class Block:
     html: str
     level: int = 0
     heading: str = ""
+    info: str = ""
+    """Of code: its language and marks."""
+    lines: tuple[str, ...] = ()
 
 
 def _blocks(text: str, resolve: Resolve) -> Iterator[Block]:
@@ -179,6 +194,8 @@ def _blocks(text: str, resolve: Resolve) -> Iterator[Block]:
             )
             inner = MARKDOWN.renderer.render(inline, MARKDOWN.options, env)
             yield Block(inner, int(block[0].tag[1]), plain)
+        elif block[0].type == "fence" and not block[0].info.startswith("timeline"):
+            yield Block("", info=block[0].info or "text", lines=_lines_of(block[0]))
         elif html := MARKDOWN.renderer.render(block, MARKDOWN.options, env):
             yield Block(html)
 
@@ -194,7 +211,7 @@ def build(page: Page, texts: Texts, resolve: Resolve) -> None:
     opened: tuple[str, ...] = ()
     used: set[str] = set()
     page.sections = [Section("", "")]
-    for mask, block in merge(sequences):
+    for mask, block in _with_code_merged(merge(sequences), within):
         for answers in conditions(mask, within):
             used |= {answer.partition("=")[0] for answer in answers}
             if answers != opened:
@@ -208,7 +225,41 @@ def build(page: Page, texts: Texts, resolve: Resolve) -> None:
     page.switches = [each for each in ANSWERS[0] if each in used]
 
 
+def _with_code_merged(
+    blocks: list[tuple[int, Block]], within: int
+) -> Iterator[tuple[int, Block]]:
+    """Make one block of neighbours that are code of the same kind, line by line."""
+
+    def kind(item: tuple[int, Block]) -> str:
+        return item[1].info
+
+    for info, group in itertools.groupby(blocks, kind):
+        items = [*group]
+        while info and items:
+            # Two that some variant has both of are two blocks.
+            whole, lines = items[0][0], {items[0][1].lines: items[0][0]}
+            number = 1
+            while number < len(items) and not whole & items[number][0]:
+                mask, block = items[number]
+                whole |= mask
+                lines[block.lines] = lines.get(block.lines, 0) | mask
+                number += 1
+            del items[:number]
+            yield whole, Block(_code(info, _conditional(merge(lines), whole)), info=info)
+        yield from items
+
+
+def _conditional(lines: list[tuple[int, str]], within: int) -> Iterator[str]:
+    for mask, group in itertools.groupby(lines, lambda item: item[0]):
+        text = "".join(line for _, line in group)
+        for answers in conditions(mask, within):
+            shown = escape(" ".join(answers))
+            yield f'<span data-variants="{shown}">{text}</span>' if answers else text
+
+
 def _html_of(block: Block, page: Page, answers: str) -> str:
+    if block.info.partition(" ")[0] in {*CODE}:
+        return block.html
     if not block.level:
         words = unescape(re.sub(r"<svg.*?</svg>|<[^>]+>", " ", block.html, flags=re.S))
         page.sections[-1].words += words.split()

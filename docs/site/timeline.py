@@ -88,7 +88,7 @@ def _work(answers: Answers, *, in_block: bool = True) -> list[Step]:
 
 def _give_back() -> Step:
     return Step(
-        "session", "admission", "connection and slot given back", "back", "slot back"
+        "session", "admission", "connection, slot back", "back", "slot back"
     )
 
 
@@ -295,7 +295,7 @@ def timeline(answers: Answers, case: str) -> Timeline:
 
 # Of the drawing, in the units of its view box.
 WIDTH, LEFT, APART = 1000, 80, 168
-TOP, ROW = 58, 38
+TOP, ROW = 72, 38
 
 
 def _x(lane: str) -> int:

@@ -7,8 +7,8 @@ const explorer = (() => {
   const $ = (id) => document.getElementById(id);
   const form = document.querySelector("form.answers");
   const fields = document.querySelector(".fields");
-  const CLOSING = "\ue0ff";
-  const MARKS = /[\ue0ff-\ue1ff]/g;
+  const CLOSING = "\x80";
+  const MARKS = /[\x80-\x9f]/g;
   const TEMPLATE = "gh:org/template";
 
   let manifest = null;
@@ -286,7 +286,7 @@ const explorer = (() => {
       }
       at += text.length;
     };
-    for (const piece of line.split(/([\ue0ff-\ue1ff])/)) {
+    for (const piece of line.split(/([\x80-\x9f])/)) {
       if (piece === CLOSING) kind = "";
       else if (piece in manifest.classes) kind = manifest.classes[piece];
       else put(piece);
@@ -477,7 +477,7 @@ const explorer = (() => {
   function drawChange() {
     const isCompared = state.from !== null;
     $("change").hidden = !isCompared;
-    $("compare-row").hidden = isCompared;
+    $("compare").hidden = isCompared;
     if (!isCompared) return;
     const kinds = { added: 0, removed: 0, changed: 0 };
     let plus = 0;
@@ -545,6 +545,7 @@ const explorer = (() => {
       tab.tabIndex = isShown ? 0 : -1;
       $(`panel-${name}`).hidden = !isShown;
     }
+    $("main").dataset.view = state.view;
     drawTimeline();
   }
 

@@ -27,12 +27,22 @@ const site = (() => {
     }, 1200);
   }
 
+  // The code without the lines that are for other answers.
+  function shownIn(pre) {
+    const all = pre.cloneNode(true);
+    const spans = pre.querySelectorAll("[data-variants]");
+    all.querySelectorAll("[data-variants]").forEach((span, n) => {
+      if (getComputedStyle(spans[n]).display === "none") span.remove();
+    });
+    return all.textContent;
+  }
+
   for (const pre of document.querySelectorAll(".code > pre")) {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "copy";
     button.textContent = "Copy";
-    button.addEventListener("click", () => copy(pre.textContent, button));
+    button.addEventListener("click", () => copy(shownIn(pre), button));
     pre.parentElement.append(button);
   }
   for (const button of document.querySelectorAll("[data-copies]")) {
