@@ -92,8 +92,8 @@ def _give_back() -> Step:
     )
 
 
-def _rollback(text: str = "ROLLBACK") -> Step:
-    return Step("session", "database", text, "rollback", "rollback")
+def _rollback() -> Step:
+    return Step("session", "database", "ROLLBACK", "rollback", "rollback")
 
 
 def _respond(text: str, kind: Kind) -> Step:
@@ -190,12 +190,11 @@ def _failing(answers: Answers) -> Timeline:
         steps.append(Step("service", "session", "returns, response valid", "back"))
     else:
         steps.append(_commit_of(answers))
-    steps += [COMMIT, Step("database", "session", "refused: SQLSTATE", "bad")]
+    steps += [COMMIT, Step("database", "session", "refused: nothing is stored", "bad")]
     if not _is_request(answers):
         steps.append(Step("session", "service", "raises", "bad"))
         steps.append(Step("service", "session", "the exception goes on", "bad"))
     steps += [
-        _rollback("ROLLBACK of what is left"),
         _give_back(),
         _respond("409, 500 or 503 by SQLSTATE", "bad"),
     ]
@@ -329,7 +328,7 @@ def draw(found: Timeline) -> str:
         parts.append(_bar("admission", rows["slot"], rows["slot back"], "slot"))
     if "begin" in rows:
         ended = [rows[each] for each in ("commit", "rollback") if each in rows]
-        style = "saved" if "commit" in rows and "rollback" not in rows else "open"
+        style = "saved" if COMMITTED in found.steps else "open"
         parts.append(_bar("database", rows["begin"], max(ended), style))
     for number, step in enumerate(found.steps):
         y, x, to = TOP + ROW * number, _x(step.at), _x(step.to)
