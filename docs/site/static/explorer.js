@@ -724,5 +724,14 @@ const explorer = (() => {
     drawAll();
   }
 
-  return { start, receive, draw, rendered, withLines, texts, files: () => files, state };
+  return {
+    start,
+    receive,
+    draw,
+    rendered,
+    withLines,
+    state,
+    files: () => files,
+    manifest: () => manifest,
+  };
 })();
