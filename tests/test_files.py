@@ -17,6 +17,7 @@ from tests.template import DEFAULT, ROOT, Bakery
 
 PROGRAMS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 WORKFLOW = ".github/workflows/ci.yml"
+SITE = ".github/workflows/site.yml"
 DEPENDABOT = ".github/dependabot.yml"
 # By the name that check-jsonschema has for each: it brings them along.
 SCHEMAS = {
@@ -63,9 +64,10 @@ def test_each_file_fits_its_schema(name: str, project: Path) -> None:
     check(project, "check-jsonschema", "--builtin-schema", *SCHEMAS[name], name)
 
 
-@pytest.mark.parametrize("name", [WORKFLOW, DEPENDABOT])
+@pytest.mark.parametrize("name", [WORKFLOW, SITE, DEPENDABOT])
 def test_the_templates_own_files_fit_their_schemas(name: str) -> None:
-    check(ROOT, "check-jsonschema", "--builtin-schema", *SCHEMAS[name], name)
+    schema = SCHEMAS[DEPENDABOT if name == DEPENDABOT else WORKFLOW]
+    check(ROOT, "check-jsonschema", "--builtin-schema", *schema, name)
 
 
 @pytest.mark.parametrize("name", [WORKFLOW, DEPENDABOT])
@@ -83,6 +85,10 @@ def test_the_workflow_holds_together(folder: Path) -> None:
 def test_the_manifests_are_kubernetes(project: Path, tmp_path: Path) -> None:
     (tmp_path / "manifests.yaml").write_text(manifests_of(project), encoding="utf-8")
     check(tmp_path, "kubernetes-validate", "--strict", "manifests.yaml")
+
+
+def test_the_sites_workflow_may_do_no_more_than_it_needs() -> None:
+    check(ROOT, "zizmor", "--offline", "--quiet", SITE)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no hadolint for Windows")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tomllib
@@ -58,6 +59,7 @@ def build(folder: Path, address: str = "") -> int:
     shared: dict[str, Any] = {
         "groups": groups,
         "switches": SWITCHES,
+        "choices": json.dumps(SWITCHES),  # in their order, which a filter would change
         "prompts": PROMPTS["__prompts__"],
         "default": ANSWERS[0],
         "address": address.rstrip("/"),

@@ -21,7 +21,7 @@ from markdown_it.utils import EnvType, OptionsDict
 
 from docs.site import code
 from docs.site.merging import by_content, conditions, merge
-from docs.site.renderings import ANSWERS
+from docs.site.renderings import SWITCHES
 from docs.site.timeline import CASES, figure, timeline
 
 FLOWCHART = re.compile(r"^```mermaid\n(.+?)^```$", re.M | re.S)
@@ -209,11 +209,9 @@ def build(page: Page, texts: Texts, resolve: Resolve) -> None:
     }
     parts: list[str] = []
     opened: tuple[str, ...] = ()
-    used: set[str] = set()
     page.sections = [Section("", "")]
     for mask, block in _with_code_merged(merge(sequences), within):
         for answers in conditions(mask, within):
-            used |= {answer.partition("=")[0] for answer in answers}
             if answers != opened:
                 parts.append("</div>\n" if opened else "")
                 shown = escape(" ".join(answers))
@@ -222,7 +220,8 @@ def build(page: Page, texts: Texts, resolve: Resolve) -> None:
             parts.append(_html_of(block, page, " ".join(answers)))
     parts.append("</div>" if opened else "")
     page.html = "".join(parts)
-    page.switches = [each for each in ANSWERS[0] if each in used]
+    used = " ".join(re.findall(r'data-variants="(.*?)"', page.html))
+    page.switches = [each for each in SWITCHES if f"{each}=" in used]
 
 
 def _with_code_merged(
@@ -323,6 +322,7 @@ class Links:
         beside = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
         return [
             beside,
+            f"project/{beside}",
             f"project/docs/{path}",
             f"project/{path}",
             f"docs/{path}",

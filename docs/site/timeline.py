@@ -328,7 +328,7 @@ def draw(found: Timeline) -> str:
         parts.append(_bar("admission", rows["slot"], rows["slot back"], "slot"))
     if "begin" in rows:
         ended = [rows[each] for each in ("commit", "rollback") if each in rows]
-        style = "saved" if COMMITTED in found.steps else "open"
+        style = "done" if COMMITTED in found.steps else "open"
         parts.append(_bar("database", rows["begin"], max(ended), style))
     for number, step in enumerate(found.steps):
         y, x, to = TOP + ROW * number, _x(step.at), _x(step.to)

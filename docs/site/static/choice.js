@@ -4,8 +4,8 @@
 
 const choice = (() => {
   const root = document.documentElement;
-  const names = ["io", "orm", "commit", "pattern", "example"];
-  const defaults = Object.fromEntries(names.map((name) => [name, root.dataset[name]]));
+  const choices = JSON.parse(root.dataset.choices);
+  const names = Object.keys(choices);
   const asked = new URLSearchParams(location.search);
 
   function remembered(key) {
@@ -28,14 +28,13 @@ const choice = (() => {
   const isAsked = names.some((name) => asked.has(name));
   for (const name of names) {
     const answer = isAsked ? asked.get(name) : last[name];
-    if (answer && /^[a-z_]+$/.test(answer)) root.dataset[name] = answer;
+    if (choices[name].includes(answer)) root.dataset[name] = answer;
   }
   const look = remembered("look");
   if (look) root.dataset.look = look;
 
   return {
     names,
-    defaults,
     current: () => Object.fromEntries(names.map((name) => [name, root.dataset[name]])),
     choose(name, answer) {
       root.dataset[name] = answer;

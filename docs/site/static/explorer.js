@@ -41,8 +41,6 @@ const explorer = (() => {
   // What the address has to say, so that a choice can be sent to somebody.
   function readAddress() {
     const asked = new URLSearchParams(location.search);
-    for (const { name, choices } of manifest.switches)
-      if (!choices.includes(state.answers[name])) state.answers[name] = choices[0];
     for (const name of Object.keys(manifest.texts))
       if (asked.has(name)) state.texts[name] = asked.get(name);
     if (asked.has("file")) state.file = asked.get("file");
@@ -348,6 +346,7 @@ const explorer = (() => {
   function split(rows, filled) {
     const [left, leftCode] = column("old");
     const [right, rightCode] = column("new");
+    left.role = right.role = "group";
     left.setAttribute("aria-label", "Before");
     right.setAttribute("aria-label", "After");
     const numbers = [0, 0];
@@ -386,7 +385,7 @@ const explorer = (() => {
       const last = rows.at(-1);
       if (last && (last[0] ?? "") === "" && (last[1] ?? "") === "") rows.pop();
       const filled = names.fillings(texts(), manifest);
-      const isSplit = state.layout === "split" && change.kind !== "same";
+      const isSplit = state.layout === "split" && change.kind === "changed";
       const lines = $("lines");
       const top = lines.scrollTop;
       lines.classList.toggle("split", isSplit);

@@ -73,7 +73,7 @@ const site = (() => {
   }
 
   // Colours: as the system, light, dark.
-  const look = document.querySelector("[data-look]");
+  const look = document.querySelector("button[data-look]");
   const looks = ["system", "light", "dark"];
   const label = () => {
     const name = root.dataset.look ?? "system";
@@ -101,7 +101,7 @@ const site = (() => {
 const search = (() => {
   const dialog = document.querySelector("dialog.search");
   const input = dialog.querySelector("input");
-  const list = dialog.querySelector("ul");
+  const list = dialog.querySelector("[role=listbox]");
   const count = dialog.querySelector(".count");
   const MOST = 12;
   let sections = null;
@@ -170,11 +170,10 @@ const search = (() => {
       ? `${found.length} ${found.length === 1 ? "section" : "sections"}`
       : "Nothing found. Try fewer words.";
     found.slice(0, MOST).forEach(([, section], n) => {
-      const item = document.createElement("li");
-      item.role = "option";
-      item.id = `found-${n}`;
-      item.setAttribute("aria-selected", "false");
       const link = document.createElement("a");
+      link.role = "option";
+      link.id = `found-${n}`;
+      link.setAttribute("aria-selected", "false");
       link.href = site.up + section.url;
       link.tabIndex = -1;
       const name = document.createElement("b");
@@ -183,8 +182,7 @@ const search = (() => {
           ? section.title
           : `${section.title} › ${section.heading}`;
       link.append(name, snippet(section, words, query));
-      item.append(link);
-      list.append(item);
+      list.append(link);
     });
     if (found.length) {
       input.setAttribute("aria-expanded", "true");
@@ -223,7 +221,7 @@ const search = (() => {
     if (event.key === "ArrowDown") move(active + 1);
     else if (event.key === "ArrowUp") move(active - 1);
     else if (event.key === "Enter") {
-      const link = list.children[active]?.querySelector("a");
+      const link = list.children[active];
       if (link) {
         dialog.close();
         link.click();
