@@ -1,4 +1,4 @@
-"""The site as a reader has it: built once for all tests, in the system's own browser."""
+"""The site as a reader has it: built once for all tests, in the system's browser."""
 
 from __future__ import annotations
 

@@ -55,7 +55,10 @@ LARGEST, LARGEST_VIEW = 3_000_000, 300_000
 # Names that have to be escaped, or transliterated, each in its own way.
 NAMES = [
     {"project_name": 'Tom\'s "Shop"', "author_name": "O'Brien & Söhne"},
-    {"project_name": "Café Straße №5", "description": "a_b *c* [d](e) `f` <g> #h ~i |j"},
+    {
+        "project_name": "Café Straße №5",
+        "description": "a_b *c* [d](e) `f` <g> #h ~i |j",
+    },
     {"project_name": "Магазин", "description": "C:\\new\\table"},
     {"project_name": "Ship 🚢 it", "author_name": "林檎"},
     {"project_name": "x" * 90, "description": ""},
@@ -63,6 +66,7 @@ NAMES = [
     {"project_name": "$1 $& $$ ${x}", "description": "\\$& \\1 %s {0} 100 %"},
     {"project_name": "東京", "project_slug": "tokyo"},
 ]
+PUNCTUATION = "'\u2019\u201c\u2013\u2026\u2116\u20ac\xdf\xa0\u013f\N{SHIP}"
 SWITCHABLE = ("io", "orm", "commit", "pattern")
 
 
@@ -85,9 +89,7 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def below_a_path(
-    site: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def below_a_path(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server that has the site below a path."""
     root = tmp_path_factory.mktemp("root")
     (root / "some").mkdir()
@@ -110,9 +112,7 @@ def reader(chromium: Browser, on_disk: str) -> Iterator[Reader]:
 
 def reading(chromium: Browser, address: str, **options: Any) -> Iterator[Reader]:
     """Give a reader of an address, and see in the end that nothing went wrong."""
-    context = chromium.new_context(
-        viewport={"width": 1280, "height": 900}, **options
-    )
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, **options)
     context.set_default_timeout(5_000)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     reader = Reader(context, address)
@@ -195,7 +195,7 @@ def test_the_timelines_are_what_services_do(
         expected = [
             f"response {each.text[:3]}" if each.event == "response" else each.event
             for each in steps
-            if each.event
+            if each.event not in {"", "committed"}  # a trace sees it sent
         ]
         assert happened == expected or not steps, case
 
@@ -258,7 +258,7 @@ class TestNames:
                     st.one_of(
                         st.characters(codec="ascii", exclude_categories=["Cc"]),
                         st.characters(max_codepoint=0x45F, exclude_categories=["Cc"]),
-                        st.sampled_from("'’“”–—…№€ß Ŀ😀"),
+                        st.sampled_from(PUNCTUATION),
                     ),
                     max_size=80,
                 ),
@@ -277,14 +277,26 @@ class TestNames:
                 if slug is not None:
                     assert slug == (slugify(text, max_length=64) or SLUG), text
                 else:
-                    assert re.search(r"&(#\w+|\w+);|[^\x00-ѠĿ\u2010-⁄€]", text), text
+                    assert re.search(
+                        r"&(#\w+|\w+);|[^\x00-\u045f\u2010-\u2044\u20ac]", text
+                    ), text
 
         check()
 
     def test_what_cannot_work_is_refused_as_by_the_hook(self, reader: Reader) -> None:
         page = reader.open("explorer.html")
         names = ["My Service", "", " ", "a\x07b", "x" * 201, "\u2028", "fine"]
-        slugs = ["my-service", "x", "3d", "a--b", "a-", "class", "fastapi", "con", "app"]
+        slugs = [
+            "my-service",
+            "x",
+            "3d",
+            "a--b",
+            "a-",
+            "class",
+            "fastapi",
+            "con",
+            "app",
+        ]
         for name in names:
             for slug in slugs:
                 texts = {
@@ -327,7 +339,7 @@ class TestCommands:
         return reader.open(query(OPPOSITE, **asked))
 
     def test_the_command_renders_what_is_shown(
-        self, page: Page, texts: dict[str, str], tmp_path: Path
+        self, page: Page, tmp_path: Path
     ) -> None:
         page.get_by_role("radio", name="pip", exact=True).check(force=True)
         command = shlex.split(page.inner_text("#command"))
@@ -453,7 +465,9 @@ class TestExplorer:
             # Lines of the other side have an empty one beside them.
             "".join(
                 f"{line}"
-                for line in page.locator(f"pre.{side} .line:not(.none)").all_text_contents()
+                for line in page.locator(
+                    f"pre.{side} .line:not(.none)"
+                ).all_text_contents()
             )
             for side in ("old", "new")
         ]
@@ -486,7 +500,9 @@ class TestExplorer:
             assert there.input_value("[name=project_name]") == 'A & "B" + 100 % #1'
 
     def test_an_address_with_nonsense_shows_the_default(self, reader: Reader) -> None:
-        page = reader.open("explorer.html?io=green&file=no/such&from=a-b&case=x&layout=y")
+        page = reader.open(
+            "explorer.html?io=green&file=no/such&from=a-b&case=x&layout=y"
+        )
         assert state_of(page)["io"] == "async"
         expect(page.locator("#file-name")).to_have_text("README.md")
 
@@ -507,7 +523,7 @@ class TestExplorer:
                 for name in ("commit", "pattern"):
                     choose(page, name, answers[name])
                 found = timeline(answers | {"io": "async"}, case)
-                expect(page.locator("p.saved")).to_have_text(found.saved)
+                expect(page.locator(".saved")).to_have_text(found.saved)
                 items = page.locator(".steps li").all_text_contents()
                 assert len(items) == len(found.steps)
                 assert page.locator("svg.sequence").count() == bool(found.steps)
@@ -626,9 +642,7 @@ class TestPages:
             answers = ANSWERS[number]
             page = reader.open(query(answers).replace("explorer.html", path))
             shown = page.locator("article pre:visible")
-            blocks = shown.evaluate_all(
-                """(all) => all.map((pre) => pre.innerText)"""
-            )
+            blocks = shown.evaluate_all("""(all) => all.map((pre) => pre.innerText)""")
             assert [each.rstrip("\n") for each in blocks] == [
                 each.rstrip("\n") for each in expected
             ], (answers, name)

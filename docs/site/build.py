@@ -13,7 +13,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from docs.site import explorer
-from docs.site.pages import Links, Page, build as build_page, with_timelines
+from docs.site.pages import Links, Page, with_timelines
+from docs.site.pages import build as build_page
 from docs.site.renderings import (
     ANSWERS,
     DERIVED,
@@ -187,4 +188,3 @@ def _filled(text: str | None) -> str | None:
     for name, default in _defaults().items():
         text = text.replace(PLACEHOLDERS[name], default)
     return text
-

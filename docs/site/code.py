@@ -1,4 +1,4 @@
-"""Highlights code by Pygments, as HTML for pages and as marked text for the explorer."""
+"""Highlights code by Pygments: HTML for pages, marked text for the explorer."""
 
 from __future__ import annotations
 

@@ -17,7 +17,6 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
-from markdown_it.utils import EnvType, OptionsDict
 
 from docs.site import code
 from docs.site.merging import by_content, conditions, merge
@@ -28,6 +27,12 @@ FLOWCHART = re.compile(r"^```mermaid\n(.+?)^```$", re.M | re.S)
 HEADING = re.compile(r"^## `(\w+)`, `(\w+)`$", re.M)
 # Languages whose blocks are not searched: what they are about is said beside them.
 CODE = {"python", "diff", "sh", "toml", "yaml", "json", "jsonc", "http"}
+# What the parts of a block begin with.
+PARTS = {
+    "table_open": "tr_open",
+    "bullet_list_open": "list_item_open",
+    "ordered_list_open": "list_item_open",
+}
 Texts = Sequence[str | None]
 Resolve = Callable[[str], str]
 
@@ -77,58 +82,35 @@ def with_timelines(text: str, answers: dict[str, str]) -> str:
     """
 
     def drawing(match: re.Match[str]) -> str:
-        above = HEADING.findall(text[: match.start()])
-        shown = answers | dict(zip(("commit", "pattern"), above[-1] if above else ()))
+        shown = dict(answers)
+        for commit, pattern in HEADING.findall(text[: match.start()])[-1:]:
+            shown |= {"commit": commit, "pattern": pattern}
         variant = " ".join(shown[each] for each in ("io", "commit", "pattern"))
         return f"```timeline {variant} commit\n{match[1]}```"
 
     return FLOWCHART.sub(drawing, text)
 
 
-class Renderer(RendererHTML):
-    """HTML of single blocks; `env` has the function that resolves links."""
+def _link(_: RendererHTML, tokens: Sequence[Token], index: int, *rest: Any) -> str:
+    """Return a link to where its target is in the site."""
+    resolve = rest[-1]["resolve"]
+    return f'<a href="{escape(resolve(str(tokens[index].attrs["href"])))}">'
 
-    def fence(
-        self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType
-    ) -> str:
-        """Return highlighted code, below the name of its file."""
-        token = tokens[idx]
-        language, _, marks = token.info.partition(" ")
-        if language == "timeline":
-            return _drawing(marks, token.content)
-        return _code(token.info, _lines_of(token))
 
-    def code_block(
-        self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType
-    ) -> str:
-        """Return code that is indented."""
-        body = escape(tokens[idx].content, quote=False)
-        return f'<div class="code"><pre tabindex="0"><code>{body}</code></pre></div>\n'
+def _fence(_: RendererHTML, tokens: Sequence[Token], index: int, *__: Any) -> str:
+    """Return highlighted code, or a drawing."""
+    token = tokens[index]
+    language, _space, marks = token.info.partition(" ")
+    if language == "timeline":
+        return _drawing(marks, token.content)
+    before, after = _around_code(token.info)
+    return f"{before}{''.join(_lines_of(token))}{after}"
 
-    def link_open(
-        self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType
-    ) -> str:
-        """Return a link to where its target is in the site."""
-        return f'<a href="{escape(env["resolve"](str(tokens[idx].attrs["href"])))}">'
 
-    def table_open(
-        self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType
-    ) -> str:
-        """Open a table that scrolls by itself."""
-        return '<div class="table" tabindex="0" role="region" aria-label="Table"><table>'
-
-    def table_close(
-        self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType
-    ) -> str:
-        """Close it."""
-        return "</table></div>\n"
-
-    def html_block(
-        self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType
-    ) -> str:
-        """Leave out comments: they are for tests."""
-        content = tokens[idx].content
-        return "" if content.startswith("<!--") else content
+def _html(_: RendererHTML, tokens: Sequence[Token], index: int, *__: Any) -> str:
+    """Leave out comments: they are for tests."""
+    content = tokens[index].content
+    return "" if content.startswith("<!--") else content
 
 
 def _drawing(marks: str, flowchart: str) -> str:
@@ -138,11 +120,26 @@ def _drawing(marks: str, flowchart: str) -> str:
     details = (
         "<details><summary>Every kind of session, as Mermaid source</summary>"
         f'<div class="code"><pre tabindex="0"><code>{escape(flowchart)}</code></pre>'
-        "</div></details>"
-        if flowchart
-        else ""
+        "</div></details>\n"
     )
-    return f'<p class="case">{CASES[case]}</p>{drawn}{details}'
+    shown = details if flowchart else ""
+    return f'<p class="case">{CASES[case]}</p>{drawn}{shown}'
+
+
+def _markdown() -> MarkdownIt:
+    markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
+    for name, rule in {
+        "link_open": _link,
+        "fence": _fence,
+        "html_block": _html,
+        # A table scrolls by itself.
+        "table_open": lambda *_: (
+            '<div class="table" tabindex="0" role="region" aria-label="Table"><table>'
+        ),
+        "table_close": lambda *_: "</table></div>\n",
+    }.items():
+        markdown.add_render_rule(name, rule)
+    return markdown
 
 
 def _lines_of(fence: Token) -> tuple[str, ...]:
@@ -150,67 +147,96 @@ def _lines_of(fence: Token) -> tuple[str, ...]:
     return tuple(f"{line}\n" for line in code.html(fence.content, language))
 
 
-def _code(info: str, lines: Sequence[str]) -> str:
-    """Return code that scrolls by itself, below the name of its file."""
+def _around_code(info: str) -> tuple[str, str]:
+    """Return what is before and after code that scrolls by itself."""
     language, _, marks = info.partition(" ")
     title = dict(re.findall(r'(\w+)="([^"]*)"', marks)).get("title", "")
     caption = f'<p class="file">{escape(title)}</p>' if title else ""
     label = escape(title or language or "text")
-    return (
+    before = (
         f'<div class="code">{caption}<pre tabindex="0" role="region"'
-        f' aria-label="{label}"><code>{"".join(lines)}</code></pre></div>\n'
+        f' aria-label="{label}"><code>'
     )
+    return before, "</code></pre></div>\n"
 
 
-MARKDOWN = MarkdownIt("commonmark", {"html": True}, renderer_cls=Renderer)
-MARKDOWN.enable("table")
+MARKDOWN = _markdown()
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block of a page as HTML; a heading has its level and plain text too."""
+    """A block of a page as HTML, or a heading, which has a level."""
 
     html: str
+    parts: tuple[str, ...] = ()
+    """The lines of code, the rows of a table, the items of a list: after `html`."""
+    after: str = ""
     level: int = 0
     heading: str = ""
-    info: str = ""
-    """Of code: its language and marks."""
-    lines: tuple[str, ...] = ()
+    is_searched: bool = True
 
 
 def _blocks(text: str, resolve: Resolve) -> Iterator[Block]:
     env: dict[str, Any] = {"resolve": resolve}
     tokens = MARKDOWN.parse(text, env)
+
+    def html_of(tokens: list[Token]) -> str:
+        return str(MARKDOWN.renderer.render(tokens, MARKDOWN.options, env))
+
     start = depth = 0
     for number, token in enumerate(tokens):
         depth += token.nesting
         if depth:
             continue
         block, start = tokens[start : number + 1], number + 1
-        if block[0].type == "heading_open":
+        kind = block[0].type
+        if kind == "heading_open":
             inline = block[1].children or []
             plain = "".join(
                 each.content for each in inline if each.type in {"text", "code_inline"}
             )
-            inner = MARKDOWN.renderer.render(inline, MARKDOWN.options, env)
-            yield Block(inner, int(block[0].tag[1]), plain)
-        elif block[0].type == "fence" and not block[0].info.startswith("timeline"):
-            yield Block("", info=block[0].info or "text", lines=_lines_of(block[0]))
-        elif html := MARKDOWN.renderer.render(block, MARKDOWN.options, env):
+            yield Block(html_of(inline), level=int(block[0].tag[1]), heading=plain)
+        elif kind == "fence" and not block[0].info.startswith("timeline"):
+            before, after = _around_code(block[0].info)
+            is_searched = block[0].info.partition(" ")[0] not in CODE
+            lines = _lines_of(block[0])
+            yield Block(before, lines, after, is_searched=is_searched)
+        elif kind in PARTS:
+            first, last, *around = _parts_of(block, PARTS[kind])
+            parts = tuple(map(html_of, around))
+            yield Block(html_of(first), parts, html_of(last))
+        elif html := html_of(block):
             yield Block(html)
+
+
+def _parts_of(block: list[Token], opening: str) -> list[list[Token]]:
+    """Return what comes before the parts of a block, what after, and each part."""
+    after_head = 1
+    if opening == "tr_open":
+        types = [token.type for token in block]
+        if "tbody_open" not in types:
+            return [block, []]
+        after_head = types.index("tbody_open") + 1
+    level = block[after_head].level
+    starts = [
+        number
+        for number, token in enumerate(block)
+        if number >= after_head and token.type == opening and token.level == level
+    ]
+    end = len(block) - (2 if opening == "tr_open" else 1)
+    bounds = itertools.pairwise([*starts, end])
+    return [block[:after_head], block[end:], *(block[a:b] for a, b in bounds)]
 
 
 def build(page: Page, texts: Texts, resolve: Resolve) -> None:
     """Fill a page from its text for each set of answers; None has no such page."""
     distinct = by_content(texts)
     within = sum(distinct.values())
-    sequences = {
-        tuple(_blocks(text, resolve)): mask for text, mask in distinct.items()
-    }
+    sequences = {tuple(_blocks(text, resolve)): mask for text, mask in distinct.items()}
     parts: list[str] = []
     opened: tuple[str, ...] = ()
     page.sections = [Section("", "")]
-    for mask, block in _with_code_merged(merge(sequences), within):
+    for mask, block in _with_parts_merged(merge(sequences)):
         for answers in conditions(mask, within):
             if answers != opened:
                 parts.append("</div>\n" if opened else "")
@@ -224,44 +250,49 @@ def build(page: Page, texts: Texts, resolve: Resolve) -> None:
     page.switches = [each for each in SWITCHES if f"{each}=" in used]
 
 
-def _with_code_merged(
-    blocks: list[tuple[int, Block]], within: int
+def _with_parts_merged(
+    blocks: list[tuple[int, Block]],
 ) -> Iterator[tuple[int, Block]]:
-    """Make one block of neighbours that are code of the same kind, line by line."""
+    """Make one block of neighbours that differ in some of their parts."""
 
-    def kind(item: tuple[int, Block]) -> str:
-        return item[1].info
+    def kind(item: tuple[int, Block]) -> tuple[str, str]:
+        return (item[1].html, item[1].after) if item[1].parts else ("", "")
 
-    for info, group in itertools.groupby(blocks, kind):
+    for (before, after), group in itertools.groupby(blocks, kind):
         items = [*group]
-        while info and items:
+        while after and items:
             # Two that some variant has both of are two blocks.
-            whole, lines = items[0][0], {items[0][1].lines: items[0][0]}
-            number = 1
-            while number < len(items) and not whole & items[number][0]:
-                mask, block = items[number]
+            whole, sequences = 0, dict[tuple[str, ...], int]()
+            while items and not whole & items[0][0]:
+                mask, block = items.pop(0)
                 whole |= mask
-                lines[block.lines] = lines.get(block.lines, 0) | mask
-                number += 1
-            del items[:number]
-            yield whole, Block(_code(info, _conditional(merge(lines), whole)), info=info)
+                sequences[block.parts] = sequences.get(block.parts, 0) | mask
+            html = "".join(_conditional(merge(sequences), whole))
+            yield whole, Block(f"{before}{html}{after}", is_searched=block.is_searched)
         yield from items
 
 
-def _conditional(lines: list[tuple[int, str]], within: int) -> Iterator[str]:
-    for mask, group in itertools.groupby(lines, lambda item: item[0]):
-        text = "".join(line for _, line in group)
+def _conditional(parts: list[tuple[int, str]], within: int) -> Iterator[str]:
+    for mask, group in itertools.groupby(parts, lambda item: item[0]):
+        texts = [text for _, text in group]
         for answers in conditions(mask, within):
-            shown = escape(" ".join(answers))
-            yield f'<span data-variants="{shown}">{text}</span>' if answers else text
+            mark = f'data-variants="{escape(" ".join(answers))}"'
+            if not answers:
+                yield from texts
+            elif texts[0].startswith(("<tr>", "<li>")):
+                yield from (f"{text[:3]} {mark}{text[3:]}" for text in texts)
+            else:
+                yield f"<span {mark}>{''.join(texts)}</span>"
 
 
 def _html_of(block: Block, page: Page, answers: str) -> str:
-    if block.info.partition(" ")[0] in {*CODE}:
+    if not block.is_searched:
         return block.html
     if not block.level:
-        words = unescape(re.sub(r"<svg.*?</svg>|<[^>]+>", " ", block.html, flags=re.S))
-        page.sections[-1].words += words.split()
+        known = page.sections[-1].words
+        words = unescape(re.sub(r"<[^>]+>", " ", block.html)).split()
+        # Of what is for some answers only, what is new will do.
+        known += [word for word in words if not answers or word not in known]
         return block.html
     anchor = base = anchor_of(block.heading)
     number = 0
@@ -275,11 +306,7 @@ def _html_of(block: Block, page: Page, answers: str) -> str:
         return f'<h1 id="{anchor}">{block.html}</h1>\n'
     page.headings.append((block.level, anchor, block.html, answers))
     page.sections.append(Section(anchor, block.heading))
-    return (
-        f'<h{block.level} id="{anchor}">{block.html}'
-        f'<a class="anchor" href="#{anchor}" aria-hidden="true" tabindex="-1">#</a>'
-        f"</h{block.level}>\n"
-    )
+    return f'<h{block.level} id="{anchor}">{block.html}</h{block.level}>\n'
 
 
 class Links:

@@ -1,4 +1,4 @@
-"""When does it commit? What happens to a request, step by step, and drawn as SVG.
+"""When does it commit? What happens to a request, step by step.
 
 What the steps say follows from `app/transaction.py`, `app/db/session.py` and
 `app/db/admission.py`. tests/test_site.py traces rendered services, and compares.
@@ -44,7 +44,7 @@ class Step:
     text: str
     kind: Kind = "call"
     event: str = ""
-    """What a trace of a service sees of it."""
+    """What a trace of a service sees of it, or how a transaction ended."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,7 @@ def _work(answers: Answers, *, in_block: bool = True) -> list[Step]:
 
 
 def _give_back() -> Step:
-    return Step(
-        "session", "admission", "connection, slot back", "back", "slot back"
-    )
+    return Step("session", "admission", "connection, slot back", "back", "slot back")
 
 
 def _rollback() -> Step:
@@ -115,7 +113,7 @@ def _commit_of(answers: Answers) -> Step:
 
 
 COMMIT = Step("session", "database", "COMMIT", "commit", "commit")
-COMMITTED = Step("database", "session", "committed", "back")
+COMMITTED = Step("database", "session", "committed", "back", "committed")
 
 
 def _decided(answers: Answers, status: str = "201") -> list[Step]:
@@ -152,7 +150,10 @@ def _exception(answers: Answers) -> Timeline:
             Step("service", "session", "the exception goes on", "bad"),
         ]
     else:
-        steps += [Step("service", "session", "raises ConflictError", "bad"), _rollback()]
+        steps += [
+            Step("service", "session", "raises ConflictError", "bad"),
+            _rollback(),
+        ]
     steps += [_give_back(), _respond("409 problem", "bad")]
     saved = "Nothing is saved."
     if not _is_request(answers):
@@ -224,7 +225,10 @@ def _forgotten(answers: Answers) -> Timeline:
         )
     steps = [*_begin(answers)]
     if answers["commit"] == "auto":
-        steps += [_note("service", "outside of a block"), *_work(answers, in_block=False)]
+        steps += [
+            _note("service", "outside of a block"),
+            *_work(answers, in_block=False),
+        ]
     else:
         steps += _work(answers)
     if answers["commit"] == "manual" and answers["pattern"] == "unit_of_work":
@@ -292,82 +296,21 @@ def timeline(answers: Answers, case: str) -> Timeline:
     return _MAKERS[case](answers)
 
 
-# Of the drawing, in the units of its view box.
-WIDTH, LEFT, APART = 1000, 80, 168
-TOP, ROW = 72, 38
-
-
-def _x(lane: str) -> int:
-    return LEFT + APART * [*LANES].index(lane)
-
-
-def _text(x: float, y: float, text: str, style: str, anchor: str = "middle") -> str:
-    return f'<text x="{x:g}" y="{y:g}" class="{style}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _bar(lane: str, start: int, end: int, style: str) -> str:
-    return (
-        f'<rect x="{_x(lane) - 5}" y="{start}" width="10" height="{end - start}"'
-        f' rx="3" class="bar {style}"/>'
-    )
-
-
-def draw(found: Timeline) -> str:
-    """Return a sequence diagram, whose colours the page's style sheet has."""
-    height = TOP + ROW * len(found.steps) + 26
-    parts = [
-        f'<svg viewBox="0 0 {WIDTH} {height}" aria-hidden="true" focusable="false"'
-        ' class="sequence" xmlns="http://www.w3.org/2000/svg">'
-    ]
-    for lane, title in LANES.items():
-        x = _x(lane)
-        parts.append(f'<line x1="{x}" y1="40" x2="{x}" y2="{height - 8}" class="life"/>')
-        parts.append(_text(x, 26, title, "lane"))
-    rows = {event: TOP + ROW * n for n, each in enumerate(found.steps) if (event := each.event)}
-    if "slot" in rows:
-        parts.append(_bar("admission", rows["slot"], rows["slot back"], "slot"))
-    if "begin" in rows:
-        ended = [rows[each] for each in ("commit", "rollback") if each in rows]
-        style = "done" if COMMITTED in found.steps else "open"
-        parts.append(_bar("database", rows["begin"], max(ended), style))
-    for number, step in enumerate(found.steps):
-        y, x, to = TOP + ROW * number, _x(step.at), _x(step.to)
-        if step.kind == "note":
-            size = 6.7 * len(step.text) + 18
-            left = min(max(x - size / 2, 4), WIDTH - size - 4)
-            parts.append(
-                f'<rect x="{left:g}" y="{y - 15}" width="{size:g}" height="24" rx="5"'
-                ' class="note"/>'
-            )
-            parts.append(_text(left + size / 2, y + 1, step.text, "note-text"))
-            continue
-        way = 1 if to > x else -1
-        start, tip = x + 6 * way, to - 6 * way
-        parts.append(f'<g class="{step.kind}">')
-        parts.append(f'<line x1="{start}" y1="{y}" x2="{tip - 6 * way}" y2="{y}"/>')
-        parts.append(f'<path d="M{tip} {y}l{-9 * way} -4.5v9z"/>')
-        parts.append(_text((start + tip) / 2, y - 7, step.text, "label"))
-        parts.append("</g>")
-    parts.append("</svg>")
-    return "".join(parts)
-
-
 def figure(found: Timeline) -> str:
-    """Return the drawing, the same as a list, and what is saved."""
-    saved = f'<p class="saved">{escape(found.saved)}</p>'
-    if not found.steps:
-        return f'<figure class="timeline">{saved}</figure>'
-    items = "".join(
-        f'<li class="{step.kind}">'
-        + (
-            f"<b>{LANES[step.at]}</b>: "
-            if step.kind == "note"
-            else f"<b>{LANES[step.at]} → {LANES[step.to]}</b>: "
+    """Return the steps as a list, which `timeline.js` draws, and what is saved."""
+    lanes = [*LANES]
+    items = []
+    for step in found.steps:
+        is_note = step.at == step.to
+        way = LANES[step.at] if is_note else f"{LANES[step.at]} → {LANES[step.to]}"
+        numbers = f"{lanes.index(step.at)}{lanes.index(step.to)}"
+        event = f' data-event="{step.event}"' if step.event else ""
+        items.append(
+            f'<li class="{step.kind}" data-way="{numbers}"{event}>'
+            f"<b>{way}</b>: <span>{escape(step.text)}</span></li>"
         )
-        + f"{escape(step.text)}</li>"
-        for step in found.steps
-    )
+    steps = f'<ol class="steps">{"".join(items)}</ol>' if items else ""
     return (
-        f'<figure class="timeline">{draw(found)}'
-        f'<ol class="steps">{items}</ol><figcaption>{saved}</figcaption></figure>'
+        f'<figure class="timeline" data-lanes="{"|".join(LANES.values())}">{steps}'
+        f'<figcaption class="saved">{escape(found.saved)}</figcaption></figure>'
     )

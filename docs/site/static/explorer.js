@@ -533,6 +533,7 @@ const explorer = (() => {
     const { io, commit, pattern } = state.answers;
     const timeline = $("timeline");
     timeline.innerHTML = figures.figures[`${io}-${commit}-${pattern}-${state.case}`];
+    sequence.draw(timeline.firstElementChild);
     $("see-transaction").href = `?${new URLSearchParams({ ...state.answers, file: "app/transaction.py" })}`;
   }
 

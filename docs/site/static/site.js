@@ -50,6 +50,14 @@ const site = (() => {
     button.addEventListener("click", () => copy(source.textContent, button));
   }
 
+  for (const heading of document.querySelectorAll("article :is(h2, h3, h4)[id]")) {
+    const anchor = document.createElement("a");
+    Object.assign(anchor, { className: "anchor", href: `#${heading.id}`, tabIndex: -1 });
+    anchor.ariaHidden = "true";
+    anchor.textContent = "#";
+    heading.append(anchor);
+  }
+
   // The switches of a page.
   const form = document.querySelector("form.for");
   if (form) {
