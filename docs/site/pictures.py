@@ -23,17 +23,19 @@ def take(browser: Browser) -> None:
     """Write the pictures."""
     for scheme in ("light", "dark"):
         page = browser.new_page(
-            viewport={"width": 1280, "height": 860}, color_scheme=scheme
+            viewport={"width": 1200, "height": 700}, color_scheme=scheme
         )
         page.goto(f"{SITE.as_uri()}/{EXPLORER}")
         page.wait_for_selector("#lines ins")
+        page.locator("#lines").evaluate("(lines) => lines.scrollTo(0, 250)")
         page.screenshot(path=ROOT / "docs" / "images" / f"explorer-{scheme}.png")
     page = browser.new_page(
         viewport={"width": 1200, "height": 630}, color_scheme="light"
     )
     page.goto(f"{SITE.as_uri()}/index.html")
     page.add_style_tag(
-        content=".top, .actions, .hero .code { display: none } .hero { height: 630px }"
+        content=".top, .actions, .hero .code { display: none }"
+        ".home main { width: 1060px } .hero { height: 630px }"
     )
     page.screenshot(path=ROOT / "docs" / "site" / "static" / "social.png")
 

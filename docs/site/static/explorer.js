@@ -262,42 +262,42 @@ const explorer = (() => {
     }
   }
 
-  // The text: a line with its colours; `range` of it differs from the other variant.
-  function paint(parent, line, filled, range) {
+  const ESCAPES = { "&": "&amp;", "<": "&lt;", ">": "&gt;" };
+  const escaped = (text) => text.replace(/[&<>]/g, (each) => ESCAPES[each]);
+
+  // The HTML of a line with its colours; `range` of it differs from the other variant.
+  function painted(line, filled, range) {
+    const [start, end] = range ?? [0, 0];
+    let html = "";
     let kind = "";
     let at = 0;
-    const put = (text) => {
+    const put = (text, isDifferent) => {
       if (!text) return;
-      const [start, end] = range ?? [0, 0];
-      const cuts = [0, start - at, end - at, text.length]
-        .map((cut) => Math.min(Math.max(cut, 0), text.length));
-      for (let n = 0; n < 3; n++) {
-        const piece = text.slice(cuts[n], cuts[n + 1]);
-        if (!piece) continue;
-        const name = [kind, n === 1 ? "differs" : ""].filter(Boolean).join(" ");
-        if (name) {
-          const span = document.createElement("span");
-          span.className = name;
-          span.textContent = fill(piece, filled);
-          parent.append(span);
-        } else parent.append(fill(piece, filled));
-      }
-      at += text.length;
+      const name = isDifferent ? `${kind} differs`.trim() : kind;
+      const shown = escaped(fill(text, filled));
+      html += name ? `<span class="${name}">${shown}</span>` : shown;
     };
     for (const piece of line.split(/([\x80-\x9f])/)) {
       if (piece === CLOSING) kind = "";
       else if (piece in manifest.classes) kind = manifest.classes[piece];
-      else put(piece);
+      else {
+        const [from, to] = [start, end].map((cut) =>
+          Math.min(Math.max(cut - at, 0), piece.length),
+        );
+        put(piece.slice(0, from), false);
+        put(piece.slice(from, to), true);
+        put(piece.slice(to), false);
+        at += piece.length;
+      }
     }
+    return html;
   }
 
-  function lineOf(tag, name, number, line, filled, range) {
-    const element = document.createElement(tag);
-    element.className = `line ${name}`;
-    if (number) element.dataset.n = number;
-    if (line !== null) paint(element, line, filled, range);
-    element.append("\n");
-    return element;
+  function lineOf(tag, number, line, filled, range) {
+    const name = line === null ? "line none" : "line";
+    const shown = line === null ? "" : painted(line, filled, range);
+    const at = number ? ` data-n="${number}"` : "";
+    return `<${tag} class="${name}"${at}>${shown}\n</${tag}>`;
   }
 
   function rangesOf(a, b) {
@@ -310,21 +310,13 @@ const explorer = (() => {
     return [[start, oldEnd], [start, nowEnd]];
   }
 
-  function column(className) {
-    const pre = document.createElement("pre");
-    pre.className = className;
-    const code = document.createElement("code");
-    pre.append(code);
-    return [pre, code];
-  }
-
   function inline(rows, filled) {
-    const [pre, code] = column("");
+    let html = "";
     let number = 0;
     for (let n = 0; n < rows.length; ) {
       if (rows[n][0] === rows[n][1]) {
         number += 1;
-        code.append(lineOf("span", "", number, rows[n][1], filled));
+        html += lineOf("span", number, rows[n][1], filled);
         n += 1;
         continue;
       }
@@ -332,40 +324,34 @@ const explorer = (() => {
       while (end < rows.length && rows[end][0] !== rows[end][1]) end += 1;
       const hunk = rows.slice(n, end);
       for (const [old, now] of hunk)
-        if (old !== null) code.append(lineOf("del", "", 0, old, filled, rangesOf(old, now)[0]));
+        if (old !== null) html += lineOf("del", 0, old, filled, rangesOf(old, now)[0]);
       for (const [old, now] of hunk)
         if (now !== null) {
           number += 1;
-          code.append(lineOf("ins", "", number, now, filled, rangesOf(old, now)[1]));
+          html += lineOf("ins", number, now, filled, rangesOf(old, now)[1]);
         }
       n = end;
     }
-    return [pre];
+    return `<pre><code>${html}</code></pre>`;
   }
 
   function split(rows, filled) {
-    const [left, leftCode] = column("old");
-    const [right, rightCode] = column("new");
-    left.role = right.role = "group";
-    left.setAttribute("aria-label", "Before");
-    right.setAttribute("aria-label", "After");
+    const columns = ["", ""];
     const numbers = [0, 0];
-    for (const [old, now] of rows) {
-      const isSame = old === now;
-      const ranges = isSame ? [] : rangesOf(old, now);
-      [
-        [leftCode, old, "del"],
-        [rightCode, now, "ins"],
-      ].forEach(([code, line, tag], side) => {
-        if (line === null) code.append(lineOf("span", "none", 0, null, filled));
-        else {
-          numbers[side] += 1;
-          const name = isSame ? "span" : tag;
-          code.append(lineOf(name, "", numbers[side], line, filled, ranges[side]));
-        }
+    for (const row of rows) {
+      const isSame = row[0] === row[1];
+      const ranges = isSame ? [] : rangesOf(...row);
+      row.forEach((line, side) => {
+        if (line !== null) numbers[side] += 1;
+        const tag = isSame || line === null ? "span" : ["del", "ins"][side];
+        columns[side] += lineOf(tag, line === null ? 0 : numbers[side], line, filled, ranges[side]);
       });
     }
-    return [left, right];
+    const [old, now] = columns.map((html) => `<code>${html}</code>`);
+    return (
+      `<pre class="old" role="group" aria-label="Before">${old}</pre>` +
+      `<pre class="new" role="group" aria-label="After">${now}</pre>`
+    );
   }
 
   function drawFile(isNew = false) {
@@ -389,7 +375,7 @@ const explorer = (() => {
       const lines = $("lines");
       const top = lines.scrollTop;
       lines.classList.toggle("split", isSplit);
-      lines.replaceChildren(...(isSplit ? split : inline)(rows, filled));
+      lines.innerHTML = (isSplit ? split : inline)(rows, filled);
       $("file-name").textContent = file.name;
       const words = {
         same: state.from ? "unchanged" : "",
