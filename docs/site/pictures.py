@@ -23,7 +23,7 @@ def take(browser: Browser) -> None:
     """Write the pictures."""
     for scheme in ("light", "dark"):
         page = browser.new_page(
-            viewport={"width": 1200, "height": 700}, color_scheme=scheme
+            viewport={"width": 1240, "height": 720}, color_scheme=scheme
         )
         page.goto(f"{SITE.as_uri()}/{EXPLORER}")
         page.wait_for_selector("#lines ins")
