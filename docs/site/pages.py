@@ -131,6 +131,7 @@ def _markdown() -> MarkdownIt:
     for name, rule in {
         "link_open": _link,
         "fence": _fence,
+        "code_block": _fence,
         "html_block": _html,
         # A table scrolls by itself.
         "table_open": lambda *_: (
