@@ -1,0 +1,1 @@
+"""The template's own documentation, and what builds it."""

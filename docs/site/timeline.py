@@ -197,7 +197,7 @@ def _failing(answers: Answers) -> Timeline:
         steps.append(Step("service", "session", "the exception goes on", "bad"))
     steps += [
         _give_back(),
-        _respond("409, 500 or 503 by SQLSTATE", "bad"),
+        _respond("409, 500 or 503", "bad"),
     ]
     saved = "Nothing of that transaction is saved, and nobody was told otherwise."
     return Timeline(tuple(steps), saved)
