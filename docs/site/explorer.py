@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import sys
 import unicodedata
 from collections import Counter
 from typing import Any
@@ -63,7 +62,6 @@ def payload(number: int, merged: Merged) -> str:
 
 def manifest(files: dict[str, Merged]) -> dict[str, Any]:
     """Return what the explorer knows before it has any file."""
-    sys.dont_write_bytecode = True
     hook = runpy.run_path(str(ROOT / "hooks" / "pre_gen_project.py"), run_name="hook")
     refused = {
         "is the name of a dependency": hook["DEPENDENCIES"].split(),

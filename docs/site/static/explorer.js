@@ -62,7 +62,11 @@ const explorer = (() => {
       query.set("view", state.view);
       query.set("case", state.case);
     }
-    history.replaceState(null, "", `?${query.toString().replaceAll("%2F", "/")}`);
+    try {
+      history.replaceState(null, "", `?${query.toString().replaceAll("%2F", "/")}`);
+    } catch {
+      // Some browsers refuse more than a hundred in half a minute; the next one will do.
+    }
   }
 
   // The names, as typed or as they follow from each other.
