@@ -10,7 +10,11 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from cookiecutter.generate import generate_context
 from cookiecutter.main import cookiecutter
+from cookiecutter.prompt import prompt_for_config
+from cookiecutter.utils import create_env_with_context
+from jinja2 import FileSystemLoader
 from pytest_cookies.plugin import Cookies
 
 Answers = Mapping[str, Any]
@@ -78,6 +82,18 @@ def render(answers: Answers, folder: Path, *, accept_hooks: bool = True) -> Path
         accept_hooks=accept_hooks,
     )
     return Path(project)
+
+
+def render_page(page: Path, answers: Answers) -> str:
+    """Return a page of the template's own docs as a project's pages are rendered."""
+    context = generate_context(
+        str(ROOT / "cookiecutter.json"), extra_context=dict(answers)
+    )
+    config = prompt_for_config(context, no_input=True)
+    jinja = create_env_with_context({"cookiecutter": config})
+    jinja.loader = FileSystemLoader([page.parent, ROOT / "templates"])
+    rendered: str = jinja.get_template(page.name).render(cookiecutter=config)
+    return rendered
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

@@ -1,0 +1,90 @@
+"""Owners follow recipes: what a page promises holds in a project of each variant."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.postgres import Server
+from tests.service import run
+from tests.template import EXTREMES, ROOT, Answers, Bakery, name_of, render_page
+from tests.test_features import BASH, CHECKS, PLANTED, follow
+from tests.test_features import tools as tools
+
+pytestmark = [pytest.mark.slow, pytest.mark.costly]
+
+PAGES = ROOT / "docs" / "recipes"
+RECIPES = sorted(page.stem for page in PAGES.glob("*.md"))
+FEATURE = "docs/add-a-feature.md"
+# The project's own tests that a recipe could break.
+OTHERS = " ".join(
+    [
+        "tests/session/test_layers.py",
+        "tests/test_models.py",
+        "tests/test_migrations.py::test_a_row_of_each_table_can_be_stored_and_read",
+        "tests/test_migrations.py::test_the_models_are_what_the_migrations_make",
+        "tests/test_migrations.py::test_up_down_and_up_again",
+    ]
+)
+
+Prepare = Callable[[Answers, str], Path]
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where projects stay that have the feature on which recipes build."""
+    return tmp_path_factory.mktemp("featured")
+
+
+@pytest.fixture
+def prepare(
+    bake: Bakery, shelf: Path, tools: dict[str, Any], tmp_path: Path
+) -> Prepare:
+    """Give what follows a recipe in a project of some variant."""
+
+    def prepare(variant: Answers, recipe: str) -> Path:
+        featured = shelf / name_of(variant)
+        if not featured.exists():
+            # Half of the variants are bare: recipes do not need the shop.
+            example = variant["commit"] == "auto"
+            shutil.copytree(bake(**variant, example=example), featured)
+            follow(FEATURE, featured, omitting=CHECKS, **tools)
+        project = shutil.copytree(featured, tmp_path / "project")
+        page = f"docs/recipes/{recipe}.md"
+        (project / page).parent.mkdir()
+        text = render_page(ROOT / page, variant)
+        (project / page).write_text(text, encoding="utf-8")
+        follow(page, project, **tools)
+        return project
+
+    return prepare
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_does_what_it_says(
+    recipe: str,
+    variant: Answers,
+    prepare: Prepare,
+    server: Server,
+    tools: dict[str, Any],
+) -> None:
+    project = prepare(variant, recipe)
+    name = recipe.replace("-", "_")
+    test = f"tests/test_{name}.py"
+    (planted,) = (PLANTED / "recipes").glob(f"{name}.py*")
+    text = render_page(planted, variant).lstrip()
+    (project / test).write_text(text, encoding="utf-8")
+    settings = {"PYTEST_ADDOPTS": f"{test} {OTHERS}", **tools}
+    if variant in EXTREMES:
+        settings["TEST_DATABASE_URL"] = server.url
+    run(project, *BASH, "\n".join(sorted(CHECKS)), **settings)
+
+
+def test_each_page_begins_with_its_title(variant: Answers) -> None:
+    for recipe in RECIPES:
+        page = render_page(PAGES / f"{recipe}.md", variant)
+        assert page.strip().startswith("# "), recipe
