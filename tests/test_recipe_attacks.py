@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import sys
+import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from random import Random
+from subprocess import DEVNULL, Popen
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from httpx2 import Response
 
-from tests.postgres import Server
+from tests.postgres import Cluster, Server
 from tests.proxy import Proxy
-from tests.service import MIGRATE, Service, run
+from tests.service import (
+    MIGRATE,
+    Service,
+    environment_with,
+    run,
+    wait_until,
+)
 from tests.shop import UNKNOWN
 from tests.template import Answers
 from tests.test_features import tools as tools
@@ -24,6 +39,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.costly]
 
 CLIENTS = 4
 CUTS = 40  # of all clients together
+KILLS = 4
 # How each driver says it, and how the server confirms it.
 COMMIT = {"async": b"COMMIT;\x00", "sync": b"Q\x00\x00\x00\x0bCOMMIT\x00"}
 COMMITTED = b"C\x00\x00\x00\x0bCOMMIT\x00"
@@ -37,7 +53,7 @@ def test_a_repeated_request_is_done_once(
     run(project, *MIGRATE, DATABASE_URL=url)
     # What a connection loses: nothing, its COMMIT, or what the server says of it.
     losses = (b"", COMMIT[variant["io"]], COMMITTED)
-    settings = {"ENVIRONMENT": "test", "DATABASE_POOL_SIZE": CLIENTS}
+    settings: dict[str, Any] = {"ENVIRONMENT": "test", "DATABASE_POOL_SIZE": CLIENTS}
     outcomes = Counter[str]()
     responses: dict[str, Response] = {}
     with (
@@ -68,3 +84,101 @@ def test_a_repeated_request_is_done_once(
     assert stored == [(len(rows),)]
     assert outcomes.keys() == {UNKNOWN}
     print(len(rows), "requests", dict(outcomes))
+
+
+def started(project: Path, module: str, output: Path, url: str) -> Popen[bytes]:
+    """Start a module of a project, which writes what it says to a file."""
+    settings = {"ENVIRONMENT": "test", "DATABASE_URL": url}
+    with output.open("wb") as file:
+        return Popen(
+            [sys.executable, "-m", module],
+            cwd=project,
+            env=environment_with(**settings),
+            stdin=DEVNULL,
+            stdout=file,
+            stderr=DEVNULL,
+        )
+
+
+def killed(process: Popen[bytes]) -> None:
+    """End a process with no time for anything."""
+    process.kill()
+    process.wait()
+
+
+def complete_lines(output: Path) -> list[str]:
+    """Return what was written, but for a line that a kill has cut."""
+    return output.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def test_no_message_is_lost_and_each_key_is_in_order(
+    variant: Answers, prepare: Prepare, tmp_path: Path
+) -> None:
+    project = prepare(variant, "outbox")
+    outputs: list[Path] = []
+    acknowledged: set[str] = set()
+    enough = threading.Event()
+    with Cluster() as cluster:
+        server = Server(cluster.url)
+        url = server.create_database()
+        run(project, *MIGRATE, DATABASE_URL=url)
+        settings: dict[str, Any] = {"ENVIRONMENT": "test", "DATABASE_URL": url}
+        with Service(project, **settings) as service:
+            paths = []
+            for name in ("one", "two"):
+                made = service.client().post("/categories", json={"name": name})
+                paths.append(f"/categories/{made.json()['id']}")
+
+            def rename(writer: int) -> None:
+                client = service.client()
+                for number in itertools.count():
+                    if enough.is_set():
+                        return
+                    name = f"{writer} {number}"
+                    path = f"{paths[number % 2]}/name"
+                    response = client.put(path, json={"name": name})
+                    if response.status_code == 200:
+                        acknowledged.add(name)
+                    else:
+                        assert response.status_code == 503, response.text
+
+            def relay(until: Callable[[], bool]) -> Popen[bytes]:
+                outputs.append(tmp_path / f"relay-{len(outputs)}")
+                process = started(project, "app.outbox.relay", outputs[-1], url)
+                wait_until(until)
+                return process
+
+            with ThreadPoolExecutor(CLIENTS) as threads:
+                writing = [threads.submit(rename, each) for each in range(CLIENTS)]
+                random = Random(0)
+                for kill in range(KILLS):
+                    process = relay(lambda: outputs[-1].stat().st_size > 0)
+                    time.sleep(random.random() / 10)
+                    if kill % 3 == 2:
+                        cluster.cut_power()
+                        cluster.start()
+                    killed(process)
+                enough.set()
+            for each in writing:
+                each.result()
+
+            def is_empty() -> bool:
+                return server.execute("SELECT count(*) FROM outbox", url) == [(0,)]
+
+            killed(relay(is_empty))
+        stored = dict(server.execute("SELECT id, name FROM categories", url))
+    lines = [line for output in outputs for line in complete_lines(output)]
+    messages = [
+        (each["id"], json.loads(each["data"])) for each in map(json.loads, lines)
+    ]
+    # What a receiver makes of it: each id once.
+    received = dict(messages)
+    names = [message["name"] for message in received.values()]
+    assert len({*names}) == len(names)
+    assert acknowledged <= {*names}
+    for category, name in stored.items():
+        ids = [id for id, message in received.items() if message["id"] == category]
+        assert ids == sorted(ids)
+        assert received[ids[-1]]["name"] == name
+    print(len(acknowledged), "acknowledged", len(names), "received", end=" ")
+    print(len(messages) - len(names), "of them again;", KILLS, "kills")
