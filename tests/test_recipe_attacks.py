@@ -40,6 +40,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.costly]
 CLIENTS = 4
 CUTS = 40  # of all clients together
 KILLS = 4
+JOBS = 200
+WORKERS = 3
+SECONDS = 4  # in which workers are killed
 # How each driver says it, and how the server confirms it.
 COMMIT = {"async": b"COMMIT;\x00", "sync": b"Q\x00\x00\x00\x0bCOMMIT\x00"}
 COMMITTED = b"C\x00\x00\x00\x0bCOMMIT\x00"
@@ -182,3 +185,90 @@ def test_no_message_is_lost_and_each_key_is_in_order(
         assert received[ids[-1]]["name"] == name
     print(len(acknowledged), "acknowledged", len(names), "received", end=" ")
     print(len(messages) - len(names), "of them again;", KILLS, "kills")
+
+
+# A short lease, and a task that takes a moment.
+ATTACKED = """
+import time
+from datetime import timedelta
+
+from app.jobs import repository, worker
+
+repository.LEASE = timedelta(seconds=2)
+repository.MOST_ATTEMPTS = 1_000
+worker.PAUSE = 0.1
+echo = worker.TASKS["echo"]
+
+
+def echo_slowly(argument):
+    time.sleep(0.01)
+    return echo(argument)
+
+
+worker.TASKS["echo"] = echo_slowly
+"""
+LEASES = """
+CREATE TABLE leases (job bigint, before timestamptz, at timestamptz);
+CREATE FUNCTION note_lease() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO leases VALUES (NEW.id, OLD.due, clock_timestamp());
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER leases AFTER UPDATE OF attempts ON jobs
+    FOR EACH ROW EXECUTE FUNCTION note_lease();
+"""
+
+
+def test_each_job_is_done_and_no_lease_is_shared(
+    variant: Answers, prepare: Prepare, server: Server, tmp_path: Path
+) -> None:
+    project = prepare(variant, "queue")
+    url = server.create_database()
+    run(project, *MIGRATE, DATABASE_URL=url)
+    server.execute(LEASES, url)
+    server.execute(
+        "INSERT INTO jobs (task, argument, due, attempts, is_dead, error)"
+        " SELECT 'echo', number, now(), 0, false, ''"
+        f" FROM generate_series(1, {JOBS}) AS number",
+        url,
+    )
+    call = "worker.main()"
+    if variant["io"] == "async":
+        call = f"__import__('asyncio').run({call})"
+    source = f"{ATTACKED}\nif __name__ == '__main__':\n    {call}\n"
+    (project / "app" / "jobs" / "attacked.py").write_text(source, encoding="utf-8")
+    outputs: list[Path] = []
+
+    def work() -> Popen[bytes]:
+        outputs.append(tmp_path / f"worker-{len(outputs)}")
+        return started(project, "app.jobs.attacked", outputs[-1], url)
+
+    def left() -> int:
+        [(count,)] = server.execute("SELECT count(*) FROM jobs", url)
+        return int(count)
+
+    random, kills = Random(0), 0
+    workers = [work() for _ in range(WORKERS)]
+    try:
+        wait_until(lambda: left() < JOBS)
+        while left():
+            if kills < KILLS:
+                which = random.randrange(WORKERS)
+                killed(workers[which])
+                workers[which] = work()
+                kills += 1
+            time.sleep(random.random() * SECONDS / KILLS)
+    finally:
+        for each in workers:
+            killed(each)
+    done = Counter(line for output in outputs for line in complete_lines(output))
+    assert {*done} == {str(number) for number in range(1, JOBS + 1)}
+    shared = "SELECT count(*) FROM leases WHERE at < before"
+    assert server.execute(shared, url) == [(0,)]
+    [(leases,)] = server.execute("SELECT count(*) FROM leases", url)
+    assert sum(done.values()) <= leases
+    assert leases > JOBS  # or no kill has hit
+    print(
+        f"{JOBS} jobs, {leases} leases, {done.total() - JOBS} done again, {kills} kills"
+    )
