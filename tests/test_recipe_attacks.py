@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
+import signal
 import sys
 import threading
 import time
+from asyncio import Barrier, TaskGroup
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +21,14 @@ from uuid import uuid4
 
 import pytest
 from httpx2 import Response
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from tests.postgres import Cluster, Server
 from tests.proxy import Proxy
 from tests.service import (
     MIGRATE,
+    PATIENCE,
     Service,
     environment_with,
     run,
@@ -43,6 +49,8 @@ KILLS = 4
 JOBS = 200
 WORKERS = 3
 SECONDS = 4  # in which workers are killed
+SOCKETS = 40
+MESSAGES = 3
 # How each driver says it, and how the server confirms it.
 COMMIT = {"async": b"COMMIT;\x00", "sync": b"Q\x00\x00\x00\x0bCOMMIT\x00"}
 COMMITTED = b"C\x00\x00\x00\x0bCOMMIT\x00"
@@ -272,3 +280,54 @@ def test_each_job_is_done_and_no_lease_is_shared(
     print(
         f"{JOBS} jobs, {leases} leases, {done.total() - JOBS} done again, {kills} kills"
     )
+
+
+def test_many_sockets_share_a_small_pool(
+    variant: Answers, prepare: Prepare, server: Server
+) -> None:
+    project = prepare(variant, "websocket")
+    url = server.create_database()
+    run(project, *MIGRATE, DATABASE_URL=url)
+    settings: dict[str, Any] = {"ENVIRONMENT": "test", "DATABASE_URL": url}
+    settings |= {"DATABASE_POOL_SIZE": 5, "DATABASE_POOL_TIMEOUT": PATIENCE}
+    settings |= {"LIVE_TOKEN": "known"}
+    acknowledged: list[str] = []
+    closed = Counter[int | None]()
+
+    async def talk(url: str, socket: int, ready: Barrier) -> None:
+        async with connect(f"{url}/live", proxy=None, open_timeout=PATIENCE) as live:
+            await live.send("known")
+            for number in range(MESSAGES):
+                name = f"{socket} {number}"
+                await live.send(json.dumps({"name": name}))
+                assert "id" in json.loads(await live.recv())
+                acknowledged.append(name)
+            await ready.wait()
+            # From here to the end of the server, nobody waits for a response.
+            try:
+                while True:
+                    await live.send(json.dumps({"name": uuid4().hex}))
+                    await live.recv()
+            except ConnectionClosed as reason:
+                closed[reason.rcvd.code if reason.rcvd else None] += 1
+
+    async def talk_all(service: Service) -> None:
+        ready = Barrier(SOCKETS + 1)
+        ws = service.url.replace("http", "ws", 1)
+        async with TaskGroup() as tasks:
+            for socket in range(SOCKETS):
+                tasks.create_task(talk(ws, socket, ready))
+            await ready.wait()
+            await asyncio.sleep(0.1)
+            service.signal(signal.SIGTERM)
+
+    with Service(project, **settings) as service:
+        asyncio.run(talk_all(service))
+        service.wait()
+        log = service.log
+    used = "FROM categories WHERE name LIKE '% %'"
+    [(stored,)] = server.execute(f"SELECT count(*) {used}", url)
+    assert stored == len(acknowledged) == SOCKETS * MESSAGES
+    assert closed == {1012: SOCKETS}
+    assert "ERROR" not in log
+    print(SOCKETS, "sockets", len(acknowledged), "messages; then closed by", closed)
