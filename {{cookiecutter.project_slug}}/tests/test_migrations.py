@@ -51,6 +51,7 @@ VALUES: dict[type, Any] = {
     uuid.UUID: uuid.UUID(int=1),
     dict: {},
     list: [],
+    object: {},  # JSON
 }
 
 

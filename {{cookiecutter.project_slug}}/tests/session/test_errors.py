@@ -27,7 +27,7 @@ from app.main import create_app
 from app.routing import Router
 from tests.conftest import DATABASES, fresh_database, serve
 from tests.session.conftest import TABLE, serve_notes
-from tests.session.probe import Note, add_and_commit, session_of
+from tests.session.probe import Note, add_and_commit, count, session_of
 from tests.session.probe import router as notes_router
 from tests.support import at_once, copy_note, driver_of, execute, make_settings
 
@@ -152,6 +152,7 @@ def test_violated_constraints_are_problems_without_sql(
 @router.post("/{text}")
 async def save_past_sqlalchemy(db: WriteDep, text: str) -> None:
     """Store the same note twice, by the driver's own means."""
+    await count(session_of(db))  # begins the transaction
     connection = await session_of(db).connection()
     driver = await driver_of(connection)
     for _ in range(2):
