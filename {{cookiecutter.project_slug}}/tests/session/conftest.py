@@ -2,11 +2,13 @@
 {% block code %}
 """A test app with the endpoints of `probe.py`, and sessions of the tests' own."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from fastapi import APIRouter
+from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.testclient import TestClient
 
@@ -37,18 +39,24 @@ def notes_settings(settings: Settings) -> Settings:
 
 
 @contextmanager
-def serve_notes(settings: Settings, **changes: Any) -> Iterator[TestClient]:
-    """Start a test app, on settings with some changes."""
+def serve_routers(
+    settings: Settings,
+    *routers: APIRouter,
+    tables: Sequence[Table] = (TABLE,),
+    **changes: Any,
+) -> Iterator[TestClient]:
+    """Start an app that has these endpoints too, on settings with some changes."""
     app = create_app(settings.model_copy(update=changes))
-    app.include_router(notes.router)
-    with serve(app, [TABLE]) as client:
+    for router in routers:
+        app.include_router(router)
+    with serve(app, [*tables]) as client:
         yield client
 
 
 @pytest.fixture(scope="package")
 def probe(notes_settings: Settings) -> Iterator[TestClient]:
     """Give a client of the test app."""
-    with serve_notes(notes_settings) as client:
+    with serve_routers(notes_settings, notes.router) as client:
         yield client
 
 

@@ -25,8 +25,8 @@ from app.db.migrations import upgrade
 from app.dependencies import WriteDep
 from app.main import create_app
 from app.routing import Router
-from tests.conftest import DATABASES, fresh_database, serve
-from tests.session.conftest import TABLE, serve_notes
+from tests.conftest import DATABASES, fresh_database
+from tests.session.conftest import serve_routers
 from tests.session.probe import Note, add_and_commit, count, session_of
 from tests.session.probe import router as notes_router
 from tests.support import at_once, copy_note, driver_of, execute, make_settings
@@ -169,9 +169,7 @@ async def save_past_sqlalchemy(db: WriteDep, text: str) -> None:
 def test_what_the_driver_itself_raises_is_told_apart_as_well(
     notes_settings: Settings, text: str, status: int, type: str
 ) -> None:
-    app = create_app(notes_settings)
-    app.include_router(router)
-    with serve(app, [TABLE]) as client:
+    with serve_routers(notes_settings, router) as client:
         response = client.post(f"/raw/{text}")
     assert (response.status_code, response.json()["type"]) == (status, type)
     assert "notes" not in response.text
@@ -207,9 +205,7 @@ def test_a_table_is_missing_because_no_migration_was_run(
 ) -> None:
     with fresh_database(kind, tmp_path) as url:
         settings = make_settings(url)
-        app = create_app(settings)
-        app.include_router(notes_router)
-        with serve(app, []) as client:
+        with serve_routers(settings, notes_router, tables=[]) as client:
             caplog.clear()
             response = client.get("/notes")
             assert (response.status_code, response.json()["type"]) == (
@@ -221,9 +217,7 @@ def test_a_table_is_missing_because_no_migration_was_run(
             assert record.exc_info is None
             assert "alembic upgrade head" in record.getMessage()
         upgrade(settings)
-        app = create_app(settings)
-        app.include_router(notes_router)
-        with serve(app, []) as client:
+        with serve_routers(settings, notes_router, tables=[]) as client:
             response = client.get("/notes")
             assert response.status_code == 500
             assert response.json()["type"] == "about:blank"
@@ -249,7 +243,9 @@ async def test_what_is_missing_is_told_from_other_errors(
 
 
 def test_a_slow_statement_is_stopped(notes_settings: Settings) -> None:
-    with serve_notes(notes_settings, database_statement_timeout=0.3) as client:
+    with serve_routers(
+        notes_settings, notes_router, database_statement_timeout=0.3
+    ) as client:
         response = client.get("/notes/slow")
         assert response.status_code == 504
         assert response.json()["type"] == "database-timeout"

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from fastapi import HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from httpx2 import Response
 from sqlalchemy import event, text
@@ -16,13 +16,11 @@ from starlette.testclient import TestClient
 from app.config import Settings
 from app.db.session import ReadSession, WriteSession
 from app.dependencies import ReadDep, SnapshotDep, WriteDep, get_database
-from app.main import create_app
 from app.problems import ConflictError
 from app.routing import Router
 from app.run import run_read, run_serializable, run_transaction
-from tests.conftest import serve
 from tests.session import probe as notes
-from tests.session.conftest import TABLE
+from tests.session.conftest import serve_routers
 from tests.session.probe import NoteIn, add, count, run_unit, save, unit
 from tests.support import execute, run
 
@@ -186,11 +184,9 @@ async def read_once_and_lose(request: Request, db: ReadDep) -> int:
 @pytest.fixture(scope="module")
 def client(notes_settings: Settings) -> Iterator[TestClient]:
     """Give a client of an app with the endpoints above."""
-    app = create_app(notes_settings)
-    app.state.settings = notes_settings
-    app.include_router(router)
-    app.include_router(notes.router)
-    with serve(app, [TABLE]) as client:
+    with serve_routers(notes_settings, router, notes.router) as client:
+        assert isinstance(client.app, FastAPI)
+        client.app.state.settings = notes_settings
         yield client
 
 

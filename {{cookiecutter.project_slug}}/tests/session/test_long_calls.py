@@ -11,12 +11,10 @@ from starlette.testclient import TestClient
 
 from app.config import Settings
 from app.dependencies import get_database
-from app.main import create_app
 from app.routing import Router
 from app.run import run_transaction
-from tests.conftest import serve
 from tests.session import probe as notes
-from tests.session.conftest import TABLE
+from tests.session.conftest import serve_routers
 from tests.session.test_admission import database_of
 
 router = Router()
@@ -37,10 +35,8 @@ async def ask(request: Request, text: str) -> bool:
 @pytest.fixture
 def narrow(notes_settings: Settings) -> Iterator[TestClient]:
     """Give a client of an app with a single slot for writing."""
-    app = create_app(notes_settings.model_copy(update={"database_max_overflow": 0}))
-    app.include_router(router)
-    app.include_router(notes.router)
-    with serve(app, [TABLE]) as client:
+    routers = (router, notes.router)
+    with serve_routers(notes_settings, *routers, database_max_overflow=0) as client:
         yield client
 
 

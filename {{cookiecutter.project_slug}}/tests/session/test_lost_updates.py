@@ -17,9 +17,8 @@ from app.db.database import Database
 from app.db.repository import Repository
 from app.db.session import WriteSession
 from app.dependencies import WriteDep
-from app.main import create_app
 from app.routing import Router
-from tests.conftest import serve
+from tests.session.conftest import serve_routers
 from tests.session.probe import Base, Note, NoteRepository, session_of, unit
 from tests.session.test_admission import database_of
 from tests.support import at_once, call, count_leaks, create_table, empty_tables, run
@@ -300,15 +299,15 @@ async def test_returning_refreshes_an_object_that_was_read_before(
 @pytest.fixture
 def counting(counter_settings: Settings) -> Iterator[TestClient]:
     """Give a client of an app with the counter's endpoints, and time enough."""
-    patience = {
-        "database_pool_size": 5,
-        "database_pool_timeout": 10,
-        "database_lock_timeout": 10,
-        "database_statement_timeout": 20,
-    }
-    app = create_app(counter_settings.model_copy(update=patience))
-    app.include_router(router)
-    with serve(app, [COUNTERS]) as client:
+    with serve_routers(
+        counter_settings,
+        router,
+        tables=[COUNTERS],
+        database_pool_size=5,
+        database_pool_timeout=10,
+        database_lock_timeout=10,
+        database_statement_timeout=20,
+    ) as client:
         call(client, save_apart, database_of(client))
         yield client
 

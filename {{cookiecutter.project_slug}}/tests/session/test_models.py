@@ -32,10 +32,9 @@ from app.db.database import Database
 from app.db.session import WriteSession
 from app.db.tables import CURRENT_TIMESTAMP, BigId, set_defaults, utc_now
 from app.dependencies import ReadDep, WriteDep
-from app.main import create_app
 from app.routing import Router
 from app.schemas import UTCTime
-from tests.conftest import serve
+from tests.session.conftest import serve_routers
 from tests.session.probe import unit
 from tests.support import empty_tables, recorded_selects, run, run_on
 
@@ -161,9 +160,7 @@ def event_settings(settings: Settings) -> Settings:
 @pytest.fixture(scope="module")
 def events(event_settings: Settings) -> Iterator[TestClient]:
     """Give a client of an app with the events' endpoints."""
-    app = create_app(event_settings)
-    app.include_router(router)
-    with serve(app, [EVENTS]) as client:
+    with serve_routers(event_settings, router, tables=[EVENTS]) as client:
         yield client
 
 

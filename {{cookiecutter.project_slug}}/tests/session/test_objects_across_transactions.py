@@ -16,13 +16,11 @@ from app.db import errors
 from app.db.database import Database
 from app.db.session import ReadSession, WriteSession
 from app.dependencies import WriteDep
-from app.main import create_app
 from app.routing import Router
 from app.run import run_read, run_serializable, run_transaction
 from app.transaction import transaction
-from tests.conftest import serve
 from tests.session import probe as notes
-from tests.session.conftest import TABLE
+from tests.session.conftest import TABLE, serve_routers
 from tests.session.probe import Note, NoteRepository, block, session_of, unit
 from tests.session.test_admission import database_of
 from tests.session.test_units import do, failed
@@ -435,9 +433,7 @@ async def change_in_failed_savepoint(db: WriteDep, id: int, change: str) -> Note
 @pytest.fixture(scope="module")
 def client(notes_settings: Settings) -> Iterator[TestClient]:
     """Give a client of an app with the endpoint above."""
-    app = create_app(notes_settings)
-    app.include_router(router)
-    with serve(app, [TABLE]) as client:
+    with serve_routers(notes_settings, router) as client:
         yield client
 
 

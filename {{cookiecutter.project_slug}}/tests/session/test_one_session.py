@@ -20,13 +20,11 @@ from app.config import Settings
 from app.db import errors
 from app.db.database import Database
 from app.dependencies import ReadDep, SnapshotDep, StreamDep, WriteDep, get_database
-from app.main import create_app
 from app.routing import Router
 from app.run import run_read, run_serializable, run_transaction
 from app.streaming import JsonLines
-from tests.conftest import serve
 from tests.session import probe as notes
-from tests.session.conftest import TABLE
+from tests.session.conftest import serve_routers
 from tests.session.probe import NoteIn, add, count, run_unit, save
 
 router = Router(prefix="/one")
@@ -176,10 +174,8 @@ async def stream_after_write(request: Request, _db: WriteDep) -> JsonLines:
 @pytest.fixture(scope="module")
 def client(notes_settings: Settings) -> Iterator[TestClient]:
     """Give a client of an app with the endpoints above, which may wait for long."""
-    app = create_app(notes_settings.model_copy(update={"database_pool_timeout": 5}))
-    app.include_router(router)
-    app.include_router(notes.router)
-    with serve(app, [TABLE]) as client:
+    routers = (router, notes.router)
+    with serve_routers(notes_settings, *routers, database_pool_timeout=5) as client:
         yield client
 
 

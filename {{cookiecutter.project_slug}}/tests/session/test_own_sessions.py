@@ -13,12 +13,10 @@ from app.config import Settings
 from app.db import errors
 from app.db.database import Database
 from app.dependencies import ReadDep, WriteDep, get_database
-from app.main import create_app
 from app.routing import Router
 from app.run import run_read, run_transaction
-from tests.conftest import serve
 from tests.session import probe as notes
-from tests.session.conftest import TABLE
+from tests.session.conftest import serve_routers
 
 router = Router(prefix="/own")
 # The errors of refused sessions.
@@ -82,9 +80,7 @@ async def result_of_the_task() -> int:
 @pytest.fixture(scope="module")
 def client(notes_settings: Settings) -> Iterator[TestClient]:
     """Give a client of an app with the endpoints above."""
-    app = create_app(notes_settings)
-    app.include_router(router)
-    with serve(app, [TABLE]) as client:
+    with serve_routers(notes_settings, router) as client:
         yield client
 
 

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from app.config import Settings
 from app.main import create_app
 from tests.session import probe as notes
-from tests.session.conftest import serve_notes
+from tests.session.conftest import serve_routers
 from tests.session.test_admission import database_of, gauges_of, wait_for_gauge
 from tests.support import make_settings
 
@@ -59,7 +59,9 @@ def test_streams_leave_half_of_the_slots_to_others(probe: TestClient) -> None:
 @pytest.fixture
 def hasty(notes_settings: Settings) -> Iterator[TestClient]:
     """Give a client of an app with a short stream timeout."""
-    with serve_notes(notes_settings, database_stream_timeout=0.1) as client:
+    with serve_routers(
+        notes_settings, notes.router, database_stream_timeout=0.1
+    ) as client:
         yield client
 
 
