@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 from fastapi import FastAPI
@@ -18,6 +19,7 @@ from httpx2 import Response
 from sqlalchemy import exc, text
 from starlette.testclient import TestClient
 
+from app import health
 from app.config import Settings
 from app.db import errors
 from app.db.database import Database
@@ -175,11 +177,20 @@ def test_what_the_driver_itself_raises_is_told_apart_as_well(
     assert "notes" not in response.text
 
 
+@pytest.fixture
+def hasty(notes_settings: Settings) -> Iterator[TestClient]:
+    """Give a client of an app whose statements end soon."""
+    with serve_routers(
+        notes_settings, notes_router, database_statement_timeout=0.3
+    ) as client:
+        yield client
+
+
 def test_a_known_cause_has_one_line(
-    probe: TestClient, caplog: pytest.LogCaptureFixture
+    probe: TestClient, hasty: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert probe.post("/notes", json={"text": "forbidden"}).status_code == 422
-    assert probe.get("/notes/slow").status_code == 504
+    assert hasty.get("/notes/slow").status_code == 504
     refused, slow = [each for each in caplog.records if each.name == "app"]
     for record in (refused, slow):
         assert record.exc_info is None
@@ -242,14 +253,11 @@ async def test_what_is_missing_is_told_from_other_errors(
     assert errors.is_schema_missing(error.value) is is_missing
 
 
-def test_a_slow_statement_is_stopped(notes_settings: Settings) -> None:
-    with serve_routers(
-        notes_settings, notes_router, database_statement_timeout=0.3
-    ) as client:
-        response = client.get("/notes/slow")
-        assert response.status_code == 504
-        assert response.json()["type"] == "database-timeout"
-        assert client.get("/notes").status_code == 200
+def test_a_slow_statement_is_stopped(hasty: TestClient) -> None:
+    response = hasty.get("/notes/slow")
+    assert response.status_code == 504
+    assert response.json()["type"] == "database-timeout"
+    assert hasty.get("/notes").status_code == 200
 
 
 @pytest.fixture
@@ -341,7 +349,11 @@ def test_an_unreachable_database_is_unavailable(unreachable: TestClient) -> None
         assert word not in response.text
 
 
-def test_connecting_ends_with_the_earlier_timeout() -> None:
+def test_connecting_ends_with_the_earlier_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The start waits as well, with a timeout of its own.
+    monkeypatch.setattr(health, "why_not_ready", AsyncMock())
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"postgresql://somebody@127.0.0.1:{mute.getsockname()[1]}/nothing"
 

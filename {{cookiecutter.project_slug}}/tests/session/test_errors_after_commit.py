@@ -22,6 +22,7 @@ from app.run import run_read, run_serializable, run_transaction
 from tests.session import probe as notes
 from tests.session.conftest import serve_routers
 from tests.session.probe import NoteIn, add, count, run_unit, save, unit
+from tests.session.test_admission import database_of
 from tests.support import execute, run
 
 router = Router(prefix="/after")
@@ -187,6 +188,11 @@ def client(notes_settings: Settings) -> Iterator[TestClient]:
     with serve_routers(notes_settings, router, notes.router) as client:
         assert isinstance(client.app, FastAPI)
         client.app.state.settings = notes_settings
+        database = database_of(client)
+        for engine in (database.write_engine, database.read_engine):
+            pool: Any = engine.pool
+            # Nobody gives back what `find_no_connection` holds.
+            pool._timeout = 0.01
         yield client
 
 
