@@ -108,6 +108,15 @@ def bake(cookies_session: Cookies, tmp_path_factory: pytest.TempPathFactory) -> 
     return Bakery(cookies_session, shelf)
 
 
+@pytest.fixture(scope="session")
+def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What mypy learns of the libraries, kept from one project to the next.
+
+    Their modules have the same names; mypy notices that the content is another.
+    """
+    return tmp_path_factory.mktemp("mypy")
+
+
 @pytest.fixture(params=COMBINATIONS, ids=name_of)
 def variant(request: pytest.FixtureRequest) -> Answers:
     """One of the 16 variants, as answers to the prompts."""

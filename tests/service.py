@@ -33,12 +33,16 @@ def environment_with(**settings: object) -> dict[str, str]:
     Nothing is written beside the sources: renderings stay as they were rendered.
     """
     ours = {key: val for key, val in os.environ.items() if not key.startswith(THEIRS)}
-    # Of what is installed beside them, schemathesis would make each pytest slower.
-    # A test that hangs ends, as it does in a project's CI.
-    options = "-p no:schemathesis -o faulthandler_exit_on_timeout=true"
-    ours_alone = {"PYTEST_ADDOPTS": options}
-    settings = {"PYTHONDONTWRITEBYTECODE": 1, "PYTHONUTF8": 1} | ours_alone | settings
-    return ours | {name: str(value) for name, value in settings.items()}
+    defaults = {
+        "PYTHONDONTWRITEBYTECODE": 1,
+        "PYTHONUTF8": 1,
+        # A test that hangs ends, as it does in a project's CI.
+        "PYTEST_ADDOPTS": "-o faulthandler_exit_on_timeout=true",
+        # A project has this plugin; to load all of ours would take each pytest 1 s.
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": 1,
+        "PYTEST_PLUGINS": "anyio.pytest_plugin",
+    }
+    return ours | {name: str(value) for name, value in (defaults | settings).items()}
 
 
 def run(folder: Path, *command: str | Path, **settings: object) -> str:

@@ -59,13 +59,12 @@ SHOP = (
 
 
 @pytest.fixture(scope="session")
-def tools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def tools(mypy_cache: Path) -> dict[str, Any]:
     """The settings with which a page's commands find their programs, and no cache.
 
     Only mypy keeps what it learns of the libraries, from one variant to the next.
     """
-    cache = tmp_path_factory.mktemp("mypy")
-    return {"PATH": PROGRAMS, "MYPY_CACHE_DIR": cache, "RUFF_NO_CACHE": "true"}
+    return {"PATH": PROGRAMS, "MYPY_CACHE_DIR": mypy_cache, "RUFF_NO_CACHE": "true"}
 
 
 def among_the_imports(lines: list[str], new: str) -> int:

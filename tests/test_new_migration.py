@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -96,7 +95,13 @@ def upgrade() -> None:
 
 @pytest.mark.parametrize(("io", "orm", "kind"), GENERATED)
 def test_a_generated_migration_is_clean_and_works_on_both_databases(
-    io: str, orm: str, kind: str, bake: Bakery, server: Server, tmp_path: Path
+    io: str,
+    orm: str,
+    kind: str,
+    bake: Bakery,
+    server: Server,
+    mypy_cache: Path,
+    tmp_path: Path,
 ) -> None:
     project = shutil.copytree(bake(io=io, orm=orm), tmp_path / "project")
     shutil.copy(ROOT / "tests/planted/suppliers.py", project / PLANTED)
@@ -123,7 +128,7 @@ def test_a_generated_migration_is_clean_and_works_on_both_databases(
     run(project, *alembic, "check", DATABASE_URL=url)
     run(project, *python, "ruff", "check", "--no-cache", ".")
     run(project, *python, "ruff", "format", "--no-cache", "--check", ".")
-    run(project, *python, "mypy", "--cache-dir", os.devnull)
+    run(project, *python, "mypy", "--cache-dir", mypy_cache)
     run(project, *python, "pytest", *CHECKED, TEST_DATABASE_URL=server.url)
 
 

@@ -17,15 +17,6 @@ from tests.template import EXTREMES, Bakery, name_of
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="session")
-def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What mypy learns of the libraries, kept from one variant to the next.
-
-    Their modules have the same names; mypy notices that the content is another.
-    """
-    return tmp_path_factory.mktemp("mypy")
-
-
 def test_mypy_finds_nothing(rendering: Path, mypy_cache: Path) -> None:
     run(rendering, sys.executable, "-m", "mypy", "--cache-dir", mypy_cache)
 
