@@ -49,6 +49,8 @@ def variants_for(item: pytest.Item) -> list[dict[str, Any]]:
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     if not item.get_closest_marker("slow") or "mutant" in parameters:
         return COMBINATIONS  # a mutant has the variant that it needs
+    if item.get_closest_marker("rare"):
+        return []
     # The example's own tests are the bare project's, and more.
     is_bare = parameters.get("answers") is False
     return EXTREMES if item.get_closest_marker("costly") or is_bare else PAIRS

@@ -122,6 +122,7 @@ def complete_lines(output: Path) -> list[str]:
     return output.read_text(encoding="utf-8").split("\n")[:-1]
 
 
+@pytest.mark.rare
 def test_no_message_is_lost_and_each_key_is_in_order(
     variant: Answers, prepare: Prepare, tmp_path: Path
 ) -> None:
@@ -228,6 +229,7 @@ CREATE TRIGGER leases AFTER UPDATE OF attempts ON jobs
 """
 
 
+@pytest.mark.rare
 def test_each_job_is_done_and_no_lease_is_shared(
     variant: Answers, prepare: Prepare, server: Server, tmp_path: Path
 ) -> None:
@@ -282,6 +284,7 @@ def test_each_job_is_done_and_no_lease_is_shared(
     )
 
 
+@pytest.mark.rare
 def test_many_sockets_share_a_small_pool(
     variant: Answers, prepare: Prepare, server: Server
 ) -> None:

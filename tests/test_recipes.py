@@ -19,6 +19,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.costly]
 
 PAGES = ROOT / "docs" / "recipes"
 RECIPES = sorted(page.stem for page in PAGES.glob("*.md"))
+# Those that most services need; to follow the others too would take minutes.
+COMMON = {"etag", "idempotency-key"}
+FOLLOWED = [
+    pytest.param(recipe, marks=[] if recipe in COMMON else [pytest.mark.rare])
+    for recipe in RECIPES
+]
 FEATURE = "docs/add-a-feature.md"
 # The project's own tests that a recipe could break.
 OTHERS = " ".join(
@@ -64,7 +70,7 @@ def prepare(
     return prepare
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", FOLLOWED)
 def test_a_recipe_does_what_it_says(
     recipe: str,
     variant: Answers,

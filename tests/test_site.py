@@ -179,6 +179,7 @@ def test_a_forgotten_commit_cannot_happen_where_the_request_commits() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.costly
 def test_the_timelines_are_what_services_do(
     variant: Answers, bake: Bakery, tmp_path: Path
 ) -> None:
