@@ -1,0 +1,1 @@
+"""Services that a measurement compares the rendered shop with, each written by hand."""
