@@ -128,8 +128,13 @@ class Service:
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
-            os.killpg(self.pid, signal.SIGKILL)
-            self._process.wait()
+            self.kill()
+        self._log.close()
+
+    def kill(self) -> None:
+        """End it at once."""
+        os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
         self._log.close()
 
     def _responds(self) -> bool:

@@ -1,0 +1,43 @@
+"""All that is measured in public: `.venv/bin/python -m benchmarks`.
+
+Without arguments it measures everything, which takes more than an hour, and wants an
+otherwise idle machine with Linux. Name parts to measure those only. The figures go to
+`benchmarks/results/`, from which `benchmarks/page.py` makes the tables and plots of
+`docs/costs.md`.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Callable
+from functools import partial
+
+from benchmarks.compare import FEW, MANY, compare
+from benchmarks.serving import OURS
+from benchmarks.workloads import WORKLOADS
+
+PARTS: dict[str, Callable[[], None]] = {
+    f"{io}/{workload}/{name}": partial(compare, io, workload, *clients)
+    for io in OURS
+    for workload in WORKLOADS
+    for name, clients in {"few": FEW, "many": MANY}.items()
+}
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    first = (__doc__ or "").split("\n")[0]
+    parser = ArgumentParser(prog="python -m benchmarks", description=first)
+    parser.add_argument("part", nargs="*", choices=[[], *PARTS], metavar="part")
+    parser.add_argument("--list", action="store_true", help="name all parts")
+    options = parser.parse_args()
+    if options.list:
+        print(*PARTS, sep="\n")
+        return
+    for part in options.part or PARTS:
+        print(f"# {part}", flush=True)
+        PARTS[part]()
+
+
+if __name__ == "__main__":
+    main()
