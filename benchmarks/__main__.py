@@ -12,15 +12,15 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks.compare import FEW, MANY, compare
+from benchmarks.compare import CLIENTS, compare
 from benchmarks.serving import OURS
 from benchmarks.workloads import WORKLOADS
 
 PARTS: dict[str, Callable[[], None]] = {
-    f"{io}/{workload}/{name}": partial(compare, io, workload, *clients)
+    f"{io}/{workload}/{clients}": partial(compare, io, workload, clients)
     for io in OURS
     for workload in WORKLOADS
-    for name, clients in {"few": FEW, "many": MANY}.items()
+    for clients in CLIENTS
 }
 
 

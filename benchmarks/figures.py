@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from platform import machine, python_version, system
-from statistics import median
+from statistics import quantiles
 from typing import Any
 
 from tests.template import ROOT
@@ -22,7 +22,10 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as much one service is as another, over rounds that alternate."""
+    """How many times as much one service is as another, over rounds that alternate.
+
+    The spread is the interquartile range: half of all rounds are within.
+    """
 
     middle: float
     low: float
@@ -35,7 +38,8 @@ class Ratio:
         Raises `ZeroDivisionError` if the other was nothing.
         """
         ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-        return cls(median(ratios), min(ratios), max(ratios))
+        low, middle, high = quantiles(ratios, n=4, method="inclusive")
+        return cls(middle, low, high)
 
     @property
     def shows_a_difference(self) -> bool:

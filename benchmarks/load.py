@@ -52,7 +52,11 @@ class Asking(asyncio.Protocol):
         self.ask()
 
     def ask(self) -> None:
-        """Send a request."""
+        """Send a request, if there is one left."""
+        if self.tally.left is not None:
+            if not self.tally.left:
+                return
+            self.tally.left -= 1
         self.received, self.needed = b"", 0
         self.sent_at = time.perf_counter()
         self.transport.write(self.tally.next_request())
@@ -68,9 +72,8 @@ class Asking(asyncio.Protocol):
             self.needed = len(head) + len(end) + int(length)
         if len(self.received) >= self.needed:
             status = int(self.received[9:12])
-            if not self.tally.count(status, self.sent_at):
-                self.transport.close()
-            elif not self.transport.is_closing():
+            self.tally.count(status, self.sent_at)
+            if not self.transport.is_closing():
                 self.ask()
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -81,34 +84,33 @@ class Asking(asyncio.Protocol):
 class Tally:
     """What has come of the requests since counting began."""
 
-    def __init__(self, port: int, next_request: Callable[[], bytes]) -> None:
-        """Ask on this port of this machine."""
+    def __init__(
+        self, port: int, next_request: Callable[[], bytes], most: int | None
+    ) -> None:
+        """Ask on this port of this machine, at most so often."""
         self.port = port
         self.next_request = next_request
         self.seconds: list[float] = []
         self.failed = 0
         self.is_counting = self.is_over = False
-        self.left: int | None = None
+        self.most = self.left = most
         self.done = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def count(self, status: int, sent_at: float) -> bool:
-        """Note a response; return whether to go on."""
-        if self.is_counting:
-            if status < 400:
-                self.seconds.append(time.perf_counter() - sent_at)
-            else:
-                self.failed += 1
-        if self.left is not None:
-            self.left -= 1
-            if self.left <= 0:
-                self.done.set()
-                return False
-        return not self.is_over
+    def count(self, status: int, sent_at: float) -> None:
+        """Note a response."""
+        if not self.is_counting:
+            return
+        if status < 400:
+            self.seconds.append(time.perf_counter() - sent_at)
+        else:
+            self.failed += 1
+        if self.most == len(self.seconds) + self.failed:
+            self.done.set()
 
     def reconnect(self) -> None:
         """Replace a connection."""
-        if not self.is_over and not self.done.is_set():
+        if not self.is_over and self.left != 0:
             task = asyncio.ensure_future(self.connect())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -122,14 +124,14 @@ class Tally:
 async def ask(todo: dict[str, Any]) -> dict[str, Any]:
     """Ask for as long, or as often, as it says; return counts, times and costs."""
     make, random = WORKLOADS[todo["workload"]], Random()
-    tally = Tally(todo["port"], lambda: make(random, todo["token"]))
-    tally.left = todo.get("requests")
-    tally.is_counting = tally.left is not None
+    most = todo.get("requests")
+    tally = Tally(todo["port"], lambda: make(random, todo["token"]), most)
+    tally.is_counting = most is not None
     used = list(map(processor_seconds, todo["pids"]))
     start = time.perf_counter()
     for _ in range(todo["clients"]):
         await tally.connect()
-    if tally.left is None:
+    if most is None:
         await asyncio.sleep(todo["warm_up"])
         used = list(map(processor_seconds, todo["pids"]))
         start, tally.is_counting = time.perf_counter(), True

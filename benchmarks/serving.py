@@ -27,6 +27,7 @@ from tests.postgres import Cluster, Server, free_port
 from tests.service import MIGRATE, environment_with, run, wait_until
 from tests.template import DEFAULT, ROOT, VARIANTS, render
 
+PROCESSORS = sorted(os.sched_getaffinity(0))
 POOL_SIZE = 15
 SETTINGS = {
     "ENVIRONMENT": "production",
@@ -219,7 +220,7 @@ def alone() -> tuple[str, ...]:
 
     Nothing, where there is one processor only.
     """
-    first, *others = sorted(os.sched_getaffinity(0))
+    first, *others = PROCESSORS
     if not others:
         return ()
     os.sched_setaffinity(0, others)
