@@ -8,12 +8,14 @@ otherwise idle machine with Linux. Name parts to measure those only. The figures
 
 from __future__ import annotations
 
+import signal
 from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
 
 from benchmarks.compare import CLIENTS, compare
-from benchmarks.serving import OURS
+from benchmarks.instructions import GUARDS, NONE, count_without, instructions_of
+from benchmarks.serving import OURS, PEERS
 from benchmarks.workloads import WORKLOADS
 
 PARTS: dict[str, Callable[[], None]] = {
@@ -22,6 +24,12 @@ PARTS: dict[str, Callable[[], None]] = {
     for workload in WORKLOADS
     for clients in CLIENTS
 }
+PARTS |= {
+    f"instructions/{io}/{name}": partial(instructions_of, io, name)
+    for io in OURS
+    for name in (*OURS[io], *PEERS[io])
+}
+PARTS |= {f"guards/{each}": partial(count_without, each) for each in (NONE, *GUARDS)}
 
 
 def main() -> None:
@@ -34,6 +42,8 @@ def main() -> None:
     if options.list:
         print(*PARTS, sep="\n")
         return
+    # Whoever ends this by kill leaves no service behind either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for part in options.part or PARTS:
         print(f"# {part}", flush=True)
         PARTS[part]()
