@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.compare import CLIENTS, compare
+from benchmarks.grow import GROWTH
 from benchmarks.instructions import GUARDS, NONE, count_without, instructions_of
 from benchmarks.serving import OURS, PEERS
 from benchmarks.workloads import WORKLOADS
@@ -30,6 +31,7 @@ PARTS |= {
     for name in (*OURS[io], *PEERS[io])
 }
 PARTS |= {f"guards/{each}": partial(count_without, each) for each in (NONE, *GUARDS)}
+PARTS |= GROWTH
 
 
 def main() -> None:

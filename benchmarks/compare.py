@@ -43,9 +43,11 @@ def compare(io: str, workload: str, clients: int) -> None:
             running.enter_context(service)
         check(services)
         measured = rounds(made, services, workload, clients)
+        ((version,),) = made.server.execute("SHOW server_version")
     show(io, workload, clients, measured)
     stored = figures.read(f"compare-{io}").get(workload, {})
-    figures.store(f"compare-{io}", {workload: stored | {str(clients): measured}})
+    stored |= {str(clients): measured}
+    figures.store(f"compare-{io}", {"postgresql": version, workload: stored})
 
 
 def check(services: dict[str, Service]) -> None:

@@ -19,8 +19,8 @@ from benchmarks.workloads import WORKLOADS
 from tests.template import DEFAULT, render
 
 CLIENTS = 16
-WARM_UP = 160
-REQUESTS = 320
+WARM_UP = 96
+REQUESTS = 160
 PATIENCE = 300
 
 # File, what is there, what is put there instead.

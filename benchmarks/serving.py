@@ -227,6 +227,11 @@ def alone() -> tuple[str, ...]:
     return ("taskset", "--cpu-list", str(first))
 
 
+def together() -> None:
+    """Let what is started from here use all processors."""
+    os.sched_setaffinity(0, PROCESSORS)
+
+
 def responses(service: Service, asked: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return status and body of the response to each request."""
     return {name: response_of(service, each) for name, each in asked.items()}
