@@ -176,8 +176,8 @@ def endurance() -> None:
                 at = [resident_of(service.pid)]
                 for _ in range(BATCHES):
                     each = REQUESTS // BATCHES
-                    made.load(service, "create", 16, requests=each // 5)
-                    made.load(service, "read", 16, requests=each - each // 5)
+                    made.ask(service, "create", 16, each // 5)
+                    made.ask(service, "read", 16, each - each // 5)
                     at.append(resident_of(service.pid))
             resident[io] = at
     figures.store("growth", {"endurance_mib": resident})

@@ -1,26 +1,25 @@
 """A client that costs little: so many connections, each of which asks again and again.
 
-It is a process of its own, which reads what to do from standard input as JSON and
-prints what came of it: `python -m benchmarks.load`. Linux only.
+It asks in bursts, and each ends when all is answered: what one service has left to do
+is not in another's figures. Linux only, as the kernel says what processes have used.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import uvloop
-
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import WORKLOADS, token
 
 TICKS = os.sysconf("SC_CLK_TCK")
+# What is not answered by then is not waited for.
+PATIENCE = 5
 
 
 def processor_seconds(pid: int) -> float:
@@ -35,127 +34,144 @@ def processor_seconds(pid: int) -> float:
     return used
 
 
-class Asking(asyncio.Protocol):
-    """A connection: the next request follows the response at once."""
+@dataclass(frozen=True)
+class Burst:
+    """What came of asking for a while."""
 
-    def __init__(self, tally: Tally) -> None:
-        """Count there."""
-        self.tally = tally
+    elapsed: float
+    times: list[float]
+    """Of the requests that succeeded, in seconds."""
+    failed: int
+    """Responses of 400 and above, and requests without any."""
+    used: list[float]
+    """CPU seconds of each process that was named."""
+
+
+class Connection(asyncio.Protocol):
+    """Sends a request when the response to the last is complete."""
+
+    def __init__(self, clients: Clients) -> None:
+        """Ask as one of these clients."""
+        self.clients = clients
         self.transport: asyncio.WriteTransport
-        self.received = b""
-        self.needed = 0
-        self.sent_at = 0.0
+        self._received = b""
+        self._needed = 0
+        self._sent_at = 0.0
 
     def connection_made(self, transport: Any) -> None:
-        """Begin."""
+        """Wait for a burst."""
         self.transport = transport
-        self.ask()
 
     def ask(self) -> None:
-        """Send a request, if there is one left."""
-        if self.tally.left is not None:
-            if not self.tally.left:
-                return
-            self.tally.left -= 1
-        self.received, self.needed = b"", 0
-        self.sent_at = time.perf_counter()
-        self.transport.write(self.tally.next_request())
+        """Send a request."""
+        self._received, self._needed = b"", 0
+        self._sent_at = time.perf_counter()
+        self.transport.write(self.clients.next_request())
 
     def data_received(self, data: bytes) -> None:
         """Go on when the response is complete."""
-        self.received += data
-        if not self.needed:
-            head, end, _ = self.received.partition(b"\r\n\r\n")
+        self._received += data
+        if not self._needed:
+            head, end, _ = self._received.partition(b"\r\n\r\n")
             if not end:
                 return
             length = head.lower().partition(b"content-length:")[2].partition(b"\r")[0]
-            self.needed = len(head) + len(end) + int(length)
-        if len(self.received) >= self.needed:
-            status = int(self.received[9:12])
-            self.tally.count(status, self.sent_at)
-            if not self.transport.is_closing():
-                self.ask()
+            self._needed = len(head) + len(end) + int(length)
+        if len(self._received) >= self._needed:
+            status = int(self._received[9:12])
+            self.clients.answered(self, status, time.perf_counter() - self._sent_at)
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Connect again, unless it is over: servers close after some errors."""
-        self.tally.reconnect()
+        """Leave: servers close after some errors, and after a while."""
+        self.clients.lost(self)
 
 
-class Tally:
-    """What has come of the requests since counting began."""
+class Clients:
+    """So many connections to a service on a port of this machine."""
 
-    def __init__(
-        self, port: int, next_request: Callable[[], bytes], most: int | None
-    ) -> None:
-        """Ask on this port of this machine, at most so often."""
-        self.port = port
-        self.next_request = next_request
-        self.seconds: list[float] = []
-        self.failed = 0
-        self.is_counting = self.is_over = False
-        self.most = self.left = most
-        self.done = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
+    def __init__(self, port: int, workload: str, count: int) -> None:
+        """Connect when the first burst begins."""
+        make, random, ours = WORKLOADS[workload], Random(), token()
+        self.next_request: Callable[[], bytes] = lambda: make(random, ours)
+        self._port, self._count = port, count
+        self._open: list[Connection] = []
+        self._asking: set[Connection] = set()
 
-    def count(self, status: int, sent_at: float) -> None:
-        """Note a response."""
-        if not self.is_counting:
-            return
-        if status < 400:
-            self.seconds.append(time.perf_counter() - sent_at)
-        else:
-            self.failed += 1
-        if self.most == len(self.seconds) + self.failed:
-            self.done.set()
-
-    def reconnect(self) -> None:
-        """Replace a connection."""
-        if not self.is_over and self.left != 0:
-            task = asyncio.ensure_future(self.connect())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def connect(self) -> None:
-        """Open a connection, which begins to ask."""
+    async def burst(
+        self,
+        pids: Sequence[int],
+        *,
+        seconds: float | None = None,
+        requests: int | None = None,
+    ) -> Burst:
+        """Ask for some time, or so many times; return when all is answered."""
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: Asking(self), "127.0.0.1", self.port)
+        while len(self._open) < self._count:
+            _, connection = await loop.create_connection(
+                lambda: Connection(self), "127.0.0.1", self._port
+            )
+            self._open.append(connection)
+        self._times: list[float] = []
+        self._failed, self._left = 0, requests
+        self._idle = asyncio.Event()
+        used = [processor_seconds(pid) for pid in pids]
+        start = time.perf_counter()
+        self._end = start + seconds if seconds else float("inf")
+        for connection in self._open:
+            self._go_on(connection)
+        if seconds:
+            await asyncio.sleep(seconds)
+        patience = PATIENCE if seconds else None
+        try:
+            async with asyncio.timeout(patience):
+                await self._idle.wait()
+        except TimeoutError:
+            self._failed += len(self._asking)
+            self.close()
+        elapsed = time.perf_counter() - start
+        after = [processor_seconds(pid) for pid in pids]
+        spent = [end - begin for begin, end in zip(used, after, strict=True)]
+        return Burst(elapsed, self._times, self._failed, spent)
 
+    def close(self) -> None:
+        """Hang up."""
+        open, self._open = self._open, []
+        self._asking.clear()
+        for connection in open:
+            connection.transport.close()
 
-async def ask(todo: dict[str, Any]) -> dict[str, Any]:
-    """Ask for as long, or as often, as it says; return counts, times and costs."""
-    make, random = WORKLOADS[todo["workload"]], Random()
-    most = todo.get("requests")
-    tally = Tally(todo["port"], lambda: make(random, todo["token"]), most)
-    tally.is_counting = most is not None
-    used = list(map(processor_seconds, todo["pids"]))
-    start = time.perf_counter()
-    for _ in range(todo["clients"]):
-        await tally.connect()
-    if most is None:
-        await asyncio.sleep(todo["warm_up"])
-        used = list(map(processor_seconds, todo["pids"]))
-        start, tally.is_counting = time.perf_counter(), True
-        await asyncio.sleep(todo["seconds"])
-    else:
-        await tally.done.wait()
-    elapsed = time.perf_counter() - start
-    tally.is_counting, tally.is_over = False, True
-    after = list(map(processor_seconds, todo["pids"]))
-    times = sorted(tally.seconds)
-    return {
-        "seconds": elapsed,
-        "ok": len(times),
-        "failed": tally.failed,
-        "used": [end - begin for begin, end in zip(used, after, strict=True)],
-        "p50": percentile(times, 0.5),
-        "p99": percentile(times, 0.99),
-    }
+    def answered(self, connection: Connection, status: int, seconds: float) -> None:
+        """Note a response, and go on."""
+        if connection not in self._asking:
+            return  # too late
+        self._asking.remove(connection)
+        if status < 400:
+            self._times.append(seconds)
+        else:
+            self._failed += 1
+        self._go_on(connection)
+
+    def lost(self, connection: Connection) -> None:
+        """Do without a connection for the rest of the burst."""
+        if connection in self._open:
+            self._open.remove(connection)
+        if connection in self._asking:
+            self._asking.remove(connection)
+            self._failed += 1
+        if not self._asking:
+            self._idle.set()
+
+    def _go_on(self, connection: Connection) -> None:
+        is_over = time.perf_counter() > self._end or self._left == 0
+        if not is_over and not connection.transport.is_closing():
+            if self._left is not None:
+                self._left -= 1
+            self._asking.add(connection)
+            connection.ask()
+        elif not self._asking:
+            self._idle.set()
 
 
 def percentile(times: list[float], part: float) -> float | None:
     """Return the time that this part of them does not exceed, in milliseconds."""
-    return times[int(part * (len(times) - 1))] * 1_000 if times else None
-
-
-if __name__ == "__main__":
-    print(json.dumps(uvloop.run(ask(json.load(sys.stdin)))))
+    return sorted(times)[int(part * (len(times) - 1))] * 1_000 if times else None

@@ -11,7 +11,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from benchmarks import figures
-from benchmarks.compare import CLIENTS
+from benchmarks.compare import CLIENTS, compared
 from benchmarks.figures import Ratio
 from benchmarks.instructions import GUARDS, NONE
 from benchmarks.plots import line_plots
@@ -55,24 +55,14 @@ def cells(io: str) -> list[tuple[str, int, dict[str, Any]]]:
     ]
 
 
-def ratio(measured: dict[str, Any], ours: str, peer: str) -> str:
-    """Return how many times as many requests ours serves."""
-    mine, theirs = measured[ours], measured[peer]
-    if not all(theirs["rate"]):
-        return f"{NAMES[peer]} stops serving"
-    said = str(Ratio.of(mine["rate"], theirs["rate"]))
-    failed = f"; {theirs['failed']:,} of {NAMES[peer]} failed"
-    return said + failed * bool(theirs["failed"])
-
-
 def ratios(io: str) -> str:
     """Return the table of throughput beside the peers'."""
     rows = [
         [
             CALLED[workload],
             str(clients),
-            *(ratio(measured, "sqlalchemy", peer) for peer in PEERS[io]),
-            ratio(measured, "sqlmodel", "a"),
+            *(compared(measured, "sqlalchemy", peer) for peer in PEERS[io]),
+            compared(measured, "sqlmodel", "a"),
         ]
         for workload, clients, measured in cells(io)
     ]
@@ -81,10 +71,9 @@ def ratios(io: str) -> str:
     return table(head, rows)
 
 
-def middle(values: list[float | None], digits: int = 0) -> str:
-    """Return the median of what is known."""
-    known = [val for val in values if val is not None]
-    return f"{median(known):,.{digits}f}" if known else NOT_MEASURED
+def shown(value: float | None, digits: int = 0) -> str:
+    """Return a figure, if there is one."""
+    return NOT_MEASURED if value is None else f"{value:,.{digits}f}"
 
 
 def everything(io: str) -> str:
@@ -100,10 +89,10 @@ def everything(io: str) -> str:
                     str(clients),
                     NAMES[name],
                     f"{median(found['rate']):,.0f} ({low:,.0f} to {high:,.0f})",
-                    middle(found["p50"], 1),
-                    middle(found["p99"], 1),
-                    middle(found["service"]),
-                    middle(found["database"]),
+                    shown(found["p50"], 1),
+                    shown(found["p99"], 1),
+                    shown(found["service"]),
+                    shown(found["database"]),
                     f"{found['failed']:,}",
                 ]
             )
@@ -162,9 +151,9 @@ def by_size(name: str, what: str, *more: str) -> str:
                 [
                     CALLED[workload],
                     size,
-                    middle(found["rate"]),
+                    shown(median(found["rate"])),
                     compared,
-                    *(middle(found[each], 1) for each in ("p50", "p99")),
+                    *(shown(found[each], 1) for each in ("p50", "p99")),
                 ]
             )
     head = ["request", what, "a second", f"to {sizes[0]}", "p50 ms", "p99 ms", *more]
@@ -266,6 +255,14 @@ def where() -> str:
     )
 
 
+def plotted(found: dict[str, Any], part: str) -> float | None:
+    """Return the figure of a service, unless it has failed."""
+    if found["failed"]:
+        return None
+    value = median(found[part]) if part == "rate" else found[part]
+    return float(value)
+
+
 def plot(io: str, part: str, title: str, *, is_logarithmic: bool) -> str:
     """Return a plot of a figure by the number of clients."""
     panels: dict[str, dict[str, list[float | None]]] = {
@@ -277,10 +274,7 @@ def plot(io: str, part: str, title: str, *, is_logarithmic: bool) -> str:
         for clients in CLIENTS:
             measured = found.get((workload, clients))
             for name in (*OURS[io], *PEERS[io]):
-                values = (
-                    [each for each in measured[name][part] if each] if measured else []
-                )
-                value = median(values) if values else None
+                value = plotted(measured[name], part) if measured else None
                 panels[CALLED[workload]][NAMES[name]].append(value)
     panels = {
         name: lines for name, lines in panels.items() if any(map(any, lines.values()))

@@ -8,7 +8,6 @@ request.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -21,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import uvloop
 
-from benchmarks.workloads import ROWS, SECRET_KEY, TIDY, token
+from benchmarks.load import Burst, Clients
+from benchmarks.workloads import ROWS, SECRET_KEY, TIDY
 from tests.postgres import Cluster, Server, free_port
 from tests.service import MIGRATE, environment_with, run, wait_until
 from tests.template import DEFAULT, ROOT, VARIANTS, render
@@ -180,28 +181,23 @@ class Bench:
         """Return the URL of a copy."""
         return self.server.create_database(template=self._filled)
 
-    def load(
-        self, service: Service, workload: str, clients: int, **todo: Any
-    ) -> dict[str, Any]:
-        """Let a process of its own ask a service; return what it measured.
+    @property
+    def postmaster(self) -> int:
+        """The server's process."""
+        text = (self.cluster.data / "postmaster.pid").read_text()
+        return int(text.partition("\n")[0])
 
-        Say `requests`, or `seconds` and `warm_up`.
-        """
-        todo |= {"port": service.port, "workload": workload, "clients": clients}
-        postmaster = self.cluster.data / "postmaster.pid"
-        database = int(postmaster.read_text().split("\n")[0])
-        todo |= {"token": token(), "pids": [service.pid, database]}
-        ended = subprocess.run(
-            [sys.executable, "-m", "benchmarks.load"],
-            cwd=ROOT,
-            input=json.dumps(todo),
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-            timeout=600,
-        )
-        figures: dict[str, Any] = json.loads(ended.stdout)
-        return figures
+    def ask(self, service: Service, workload: str, clients: int, requests: int) -> None:
+        """Ask so many times; all has to succeed."""
+        asking = Clients(service.port, workload, clients)
+
+        async def ask() -> Burst:
+            burst = await asking.burst([], requests=requests)
+            asking.close()
+            return burst
+
+        burst = uvloop.run(ask())
+        assert not burst.failed, f"{burst.failed} failed"
 
 
 @contextlib.contextmanager

@@ -1,13 +1,17 @@
-"""The services that the shop is measured against do the same work."""
+"""What is measured in public can be measured: docs/costs.md, and `benchmarks/`."""
 
 from __future__ import annotations
 
+import ast
 import difflib
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from benchmarks import page
+from benchmarks.figures import Ratio
+from benchmarks.instructions import GUARDS, without
 from benchmarks.serving import OURS, PEERS, Contender, Service, responses
 from benchmarks.workloads import ROWS, WORKLOADS, request, token
 from tests.postgres import Server
@@ -105,3 +109,28 @@ def test_the_tutorials_peer_differs_in_its_pool_and_its_scope_only(io: str) -> N
     assert len(changed) == 2
     assert "pool_size=15, max_overflow=0" in changed[0]
     assert 'scope="function"' in changed[1]
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_each_guard_can_be_taken_out(guard: str, bake: Bakery) -> None:
+    changed = without(guard, bake(**DEFAULT, example=True))
+    assert changed
+    for text in changed.values():
+        ast.parse(text)
+
+
+def test_nothing_is_concluded_when_rounds_differ_more_than_services() -> None:
+    steady = Ratio.of([12.0, 12.1, 11.9, 12.0], [10.0, 10.0, 10.0, 10.0])
+    assert steady.shows_a_difference
+    assert str(steady) == "**1.20** (1.20 to 1.20)"
+    noisy = Ratio.of([12.0, 18.0, 8.0, 12.0], [10.0, 10.0, 10.0, 10.0])
+    assert not noisy.shows_a_difference
+    assert str(noisy) == "no difference shown (1.10 to 1.35)"
+
+
+def test_the_page_has_the_figures_that_are_stored() -> None:
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert page.page(text) == text, "run .venv/bin/python -m benchmarks.page"
+    for name, drawn in page.plots().items():
+        stored = (page.PLOTS / name).read_text(encoding="utf-8")
+        assert stored == drawn, "run .venv/bin/python -m benchmarks.page"
