@@ -101,7 +101,7 @@ def summary(bursts: list[Burst]) -> dict[str, Any]:
     times = [each for burst in bursts for each in burst.times]
     used = [sum(parts) for parts in zip(*(each.used for each in bursts), strict=True)]
     found: dict[str, Any] = {
-        "rate": [round(len(each.times) / each.elapsed, 1) for each in bursts],
+        "rate": [_short(len(each.times) / each.elapsed) for each in bursts],
         "failed": sum(each.failed for each in bursts),
     }
     for name, part in {"p50": 0.5, "p99": 0.99}.items():
@@ -110,6 +110,10 @@ def summary(bursts: list[Burst]) -> dict[str, Any]:
     for name, seconds in zip(("service", "database"), used, strict=True):
         found[name] = round(seconds / len(times) * 1_000_000) if times else None
     return found
+
+
+def _short(rate: float) -> float:
+    return round(rate) if rate >= 100 else round(rate, 1)
 
 
 def show(io: str, workload: str, clients: int, measured: dict[str, Any]) -> None:

@@ -20,6 +20,10 @@ PACKAGES = (
 )
 
 
+class NotMeasuredError(LookupError):
+    """There are no such figures yet."""
+
+
 @dataclass(frozen=True)
 class Ratio:
     """How many times as much one service is as another, over rounds that alternate.
@@ -58,6 +62,14 @@ def read(name: str) -> dict[str, Any]:
     path = RESULTS / f"{name}.json"
     stored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return stored
+
+
+def part(name: str, key: str) -> Any:
+    """Return a part of stored figures, or raise `NotMeasuredError`."""
+    stored = read(name)
+    if key not in stored:
+        raise NotMeasuredError(f"{key} of {name}")
+    return stored[key]
 
 
 def store(name: str, figures: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import figures
 from benchmarks.compare import CLIENTS, compared
-from benchmarks.figures import Ratio
+from benchmarks.figures import NotMeasuredError, Ratio
 from benchmarks.instructions import GUARDS, NONE
 from benchmarks.plots import line_plots
 from benchmarks.serving import OURS, PEERS
@@ -116,10 +116,7 @@ def instruction_table() -> str:
 
 def guard_table() -> str:
     """Return the table of what each guard costs."""
-    stored = figures.read("guards")
-    if NONE not in stored:
-        return "Not measured."
-    base = stored[NONE]
+    stored, base = figures.read("guards"), figures.part("guards", NONE)
     rows = [["the whole service", *(f"{base[each]:,}" for each in base)]]
     for guard, (what, _) in GUARDS.items():
         if without := stored.get(guard):
@@ -132,14 +129,14 @@ def share(whole: int, without: int) -> str:
     return f"{whole - without:+,} ({(whole - without) / whole:+.1%})"
 
 
-def growth() -> dict[str, Any]:
-    """Return the figures of grow.py."""
-    return figures.read("growth")
+def growth(name: str) -> Any:
+    """Return figures of grow.py."""
+    return figures.part("growth", name)
 
 
 def by_size(name: str, what: str, *more: str) -> str:
     """Return the table of a service in several sizes."""
-    stored = growth()[name]
+    stored = growth(name)
     sizes = list(next(iter(stored.values())))
     rows = []
     for workload, measured in stored.items():
@@ -168,7 +165,7 @@ def round_trip_table() -> str:
 
 def processes_table() -> str:
     """Return the table of processes."""
-    resident = growth()["processes_mib"]
+    resident = growth("processes_mib")
     said = ", ".join(f"{each:.0f}" for each in resident.values())
     return f"{by_size('processes', 'processes')}\n\nMemory of all, in MiB: {said}."
 
@@ -177,7 +174,7 @@ def depth_table() -> str:
     """Return the table of pages at depth."""
     rows = [
         [f"{int(depth):,}", *(f"{found[each]:,.1f}" for each in found)]
-        for depth, found in growth()["depth"].items()
+        for depth, found in growth("depth").items()
     ]
     head = ["rows before it", "the page over HTTP, ms"]
     head += ["SQL by OFFSET, ms", "SQL by key, ms"]
@@ -187,7 +184,7 @@ def depth_table() -> str:
 def export_table() -> str:
     """Return the table of the export."""
     rows = []
-    for io, found in growth()["export"].items():
+    for io, found in growth("export").items():
         rows.append(
             [
                 io,
@@ -206,7 +203,7 @@ def export_table() -> str:
 
 def endurance_table() -> str:
     """Return the table of memory over a hundred thousand requests."""
-    stored = growth()["endurance_mib"]
+    stored = growth("endurance_mib")
     rows = []
     for io, resident in stored.items():
         change = resident[-1] / resident[1] - 1
@@ -220,7 +217,7 @@ def endurance_table() -> str:
 def start_table() -> str:
     """Return the table of starting."""
     rows = []
-    for io, found in growth()["start"].items():
+    for io, found in growth("start").items():
         for name, each in found.items():
             seconds = f"{median(each['seconds']):.2f}"
             spread = f"{min(each['seconds']):.2f} to {max(each['seconds']):.2f}"
@@ -231,13 +228,12 @@ def start_table() -> str:
 
 def rendering_line() -> str:
     """Return how long rendering takes, and the tests of what was rendered."""
-    stored = growth()
-    ours, empty = (median(stored["rendering"][each]) for each in ("template", "empty"))
-    tests = stored["own_tests"]
+    rendering, tests = growth("rendering"), growth("own_tests")
+    ours, empty = (median(rendering[each]) for each in ("template", "empty"))
     seconds = tests["seconds"]
     return (
         f"Rendering takes {ours:.2f} s, and {empty:.2f} s with a template of one "
-        f"file (medians of {len(stored['rendering']['template'])}). The "
+        f"file (medians of {len(rendering['template'])}). The "
         f"{tests['passed']:,} tests of the variant with the most take "
         f"{median(seconds):.1f} s on SQLite ({min(seconds):.1f} to {max(seconds):.1f})."
     )
@@ -245,12 +241,12 @@ def rendering_line() -> str:
 
 def where() -> str:
     """Return the machine and the versions."""
-    stored = figures.read("compare-async")
-    found = stored["where"]
+    found = figures.part("compare-async", "where")
+    postgresql = figures.part("compare-async", "postgresql")
     versions = [f"{each} {found[each]}" for each in figures.PACKAGES]
     return (
         f"{found['processors']}, {found['system']}, {found['day']}; "
-        f"Python {found['python']}, PostgreSQL {stored['postgresql']}, "
+        f"Python {found['python']}, PostgreSQL {postgresql}, "
         f"{', '.join(versions)}."
     )
 
@@ -306,7 +302,11 @@ def page(text: str) -> str:
     """Return the page with each table as it is now."""
 
     def current(match: re.Match[str]) -> str:
-        return f"{match[1]}\n\n{TABLES[match[2]]()}\n\n{match[3]}"
+        try:
+            made = TABLES[match[2]]()
+        except NotMeasuredError:
+            made = "Not measured yet."
+        return f"{match[1]}\n\n{made}\n\n{match[3]}"
 
     marks = r"(<!-- begin: ([\w-]+) -->)\n.*?(<!-- end -->)"
     return re.sub(marks, current, text, flags=re.S)
@@ -315,7 +315,7 @@ def page(text: str) -> str:
 def plots() -> dict[str, str]:
     """Return all plots, by their file's name."""
     made = {}
-    for io in OURS:
+    for io in filter(cells, OURS):
         title = f"Requests a second by clients, {io}"
         made[f"rate-{io}.svg"] = plot(io, "rate", title, is_logarithmic=False)
         title = f"p99 in milliseconds by clients, {io}"
