@@ -29,7 +29,7 @@ from benchmarks.serving import (
 )
 from benchmarks.workloads import WORKLOADS, token
 
-ROUNDS = 21
+ROUNDS = 31
 SECONDS = 0.25
 WARM_UP = 2  # rounds
 # What is hopeless is not tried for ever.

@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from math import floor, sqrt
 from pathlib import Path
 from platform import machine, python_version, system
-from statistics import quantiles
+from statistics import median
 from typing import Any
 
 from tests.template import ROOT
@@ -28,7 +29,8 @@ class NotMeasuredError(LookupError):
 class Ratio:
     """How many times as much one service is as another, over rounds that alternate.
 
-    The spread is the interquartile range: half of all rounds are within.
+    `low` and `high` are where the median is with a confidence of 95 %, by the ranks of
+    the rounds: nothing is assumed of how they are distributed.
     """
 
     middle: float
@@ -42,19 +44,29 @@ class Ratio:
         Raises `ZeroDivisionError` if the other was nothing.
         """
         ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-        low, middle, high = quantiles(ratios, n=4, method="inclusive")
-        return cls(middle, low, high)
+        low, high = confidence(ratios)
+        return cls(median(ratios), low, high)
 
     @property
     def shows_a_difference(self) -> bool:
-        """Whether it differs from 1 by more than the rounds differ among themselves."""
-        return abs(self.middle - 1) > self.high - self.low
+        """Whether it differs from 1 by more than it is uncertain: 1 is not within."""
+        return not self.low <= 1 <= self.high
 
     def __str__(self) -> str:
         spread = f"{self.low:.2f} to {self.high:.2f}"
         if not self.shows_a_difference:
             return f"no difference shown ({spread})"
         return f"**{self.middle:.2f}** ({spread})"
+
+
+def confidence(values: list[float]) -> tuple[float, float]:
+    """Return between which of the values their median is, with a confidence of 95 %.
+
+    With fewer than six that is between the smallest and the largest.
+    """
+    beyond = max(floor((len(values) - 1.96 * sqrt(len(values))) / 2), 1)
+    ordered = sorted(values)
+    return ordered[beyond - 1], ordered[-beyond]
 
 
 def read(name: str) -> dict[str, Any]:

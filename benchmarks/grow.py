@@ -49,7 +49,7 @@ KEYSET = "SELECT id, sku FROM products WHERE id > %s ORDER BY id LIMIT 51"
 REQUESTS = 100_000
 BATCHES = 10
 TIMES = 7
-STARTS = 5
+STARTS = 3
 # The one with the most tests.
 LARGEST = "async-sqlalchemy-manual-unit_of_work"
 

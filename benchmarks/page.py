@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 from benchmarks import figures
@@ -82,7 +82,7 @@ def everything(io: str) -> str:
     for workload, clients, measured in cells(io):
         for name in (*OURS[io], *PEERS[io]):
             found = measured[name]
-            low, _, high = quantiles(found["rate"], n=4, method="inclusive")
+            low, high = figures.confidence(found["rate"])
             rows.append(
                 [
                     CALLED[workload],
@@ -223,7 +223,7 @@ def start_table() -> str:
             spread = f"{min(each['seconds']):.2f} to {max(each['seconds']):.2f}"
             mib = f"{median(each['mib']):.0f}"
             rows.append([f"{io}, {NAMES[name]}", seconds, spread, mib])
-    return table(["service", "CPU seconds", "of 5 starts", "MiB"], rows, 3)
+    return table(["service", "CPU seconds", "of all starts", "MiB"], rows, 3)
 
 
 def rendering_line() -> str:
