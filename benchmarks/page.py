@@ -45,8 +45,13 @@ def table(head: list[str], rows: list[list[str]], numbers: int = 0) -> str:
 
 
 def cells(io: str) -> list[tuple[str, int, dict[str, Any]]]:
-    """Return what was measured of each workload with each number of clients."""
+    """Return what was measured of each workload with each number of clients.
+
+    Raises `NotMeasuredError` if that is nothing.
+    """
     stored = figures.read(f"compare-{io}")
+    if not stored:
+        raise NotMeasuredError(io)
     return [
         (workload, clients, stored[workload][str(clients)])
         for workload in WORKLOADS
@@ -279,10 +284,21 @@ def plot(io: str, part: str, title: str, *, is_logarithmic: bool) -> str:
     return line_plots(title, panels, ticks, "clients", is_logarithmic=is_logarithmic)
 
 
+def plots_of(io: str) -> str:
+    """Return the plots of this `io`, as the page shows them."""
+    assert cells(io)
+    return (
+        f"![Requests a second by clients, {io}](costs/rate-{io}.svg)\n\n"
+        f"![p99 in milliseconds by clients, {io}](costs/p99-{io}.svg)"
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "where": where,
     "ratios-async": lambda: ratios("async"),
     "ratios-sync": lambda: ratios("sync"),
+    "plots-async": lambda: plots_of("async"),
+    "plots-sync": lambda: plots_of("sync"),
     "instructions": instruction_table,
     "guards": guard_table,
     "round-trips": round_trip_table,
@@ -315,7 +331,9 @@ def page(text: str) -> str:
 def plots() -> dict[str, str]:
     """Return all plots, by their file's name."""
     made = {}
-    for io in filter(cells, OURS):
+    for io in OURS:
+        if not figures.read(f"compare-{io}"):
+            continue
         title = f"Requests a second by clients, {io}"
         made[f"rate-{io}.svg"] = plot(io, "rate", title, is_logarithmic=False)
         title = f"p99 in milliseconds by clients, {io}"
