@@ -49,6 +49,7 @@ def build(folder: Path, address: str = "") -> int:
     pages, groups = _pages(projects)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(HERE / "static", folder / "assets")
+    shutil.copytree(ROOT / "docs" / "costs", folder / "costs")  # what a page shows
     (folder / ".nojekyll").touch()
     theme = Environment(
         loader=FileSystemLoader(HERE / "theme"),

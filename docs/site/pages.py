@@ -20,7 +20,7 @@ from markdown_it.token import Token
 
 from docs.site import code
 from docs.site.merging import by_content, conditions, merge
-from docs.site.renderings import SWITCHES
+from docs.site.renderings import ROOT, SWITCHES
 from docs.site.timeline import CASES, figure, timeline
 
 FLOWCHART = re.compile(r"^```mermaid\n(.+?)^```$", re.M | re.S)
@@ -310,6 +310,10 @@ def _html_of(block: Block, page: Page, answers: str) -> str:
     return f'<h{block.level} id="{anchor}">{block.html}</h{block.level}>\n'
 
 
+# Where the template's files are that are no pages.
+REPOSITORY = "https://github.com/org/template/blob/main"
+
+
 class Links:
     """Finds where in the site the target of a link is."""
 
@@ -340,6 +344,9 @@ class Links:
                 name = source.removeprefix("project/")
                 if source.startswith("project/") and name in self._files:
                     return f"{up}explorer.html?file={name}"
+            beside = self._candidates(page.source, path)[0]
+            if (ROOT / beside).exists():
+                return f"{REPOSITORY}/{beside}"
             self.broken.append(f"{page.source}: {href}")
             return href
 
