@@ -37,7 +37,8 @@ def take(browser: Browser) -> None:
         content=".top, .actions, .hero .code { display: none }"
         ".home main { width: 1060px } .hero { height: 630px }"
     )
-    page.screenshot(path=ROOT / "docs" / "site" / "static" / "social.png")
+    social = ROOT / "docs" / "site" / "static" / "social.jpg"
+    page.screenshot(path=social, type="jpeg", quality=60)
 
 
 if __name__ == "__main__":
