@@ -8,10 +8,10 @@ SUITE = "tests/test_seasonal.py"
 
 
 def test_the_suite_passes_in_several_processes() -> None:
-    options = ["-p", "no:cacheprovider", "-n", "2", "--durations=10"]
+    options = ["-p", "no:cacheprovider", "-p", "xdist.plugin", "-n", "2"]
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", *options, SUITE],
-        env=os.environ | {"PYTEST_ADDOPTS": "-p no:schemathesis"},
+        env=os.environ | {"PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         check=False,
