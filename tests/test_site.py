@@ -542,6 +542,8 @@ class TestExplorer:
             " · ".join(OPPOSITE.values())
         )
         page.get_by_role("button", name="Show me this one").click()
+        # A dialog tells that it was closed a moment after it is.
+        page.wait_for_function("io => choice.current().io === io", arg=OPPOSITE["io"])
         assert state_of(page) == {**OPPOSITE, "example": "true"}
         page.get_by_role("button", name="Help me choose").click()
         page.keyboard.press("Escape")
