@@ -27,7 +27,7 @@ _SEVERAL_HOSTS = re.compile(r"(postgres[^/]*://(?:[^@/]*@)?)([^@/?]*,[^@/?]*)([/
 
 # Fractions are allowed, 0 turns a timeout off; PostgreSQL counts milliseconds in
 # 31 bits, so a day is a safe upper bound.
-Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=86_400)]
 
 
 def parse_url(text: str) -> URL:

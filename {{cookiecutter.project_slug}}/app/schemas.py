@@ -41,7 +41,7 @@ def encodable(text: str) -> str:
 
 def _plain_digits(value: Any) -> Any:
     # Otherwise "+1", "1_0" and "1.0" would be paths of the same thing.
-    if isinstance(value, str) and not (value.isascii() and value.isdecimal()):
+    if isinstance(value, str) and not value.isdecimal():
         raise ValueError("must consist of digits")
     return value
 

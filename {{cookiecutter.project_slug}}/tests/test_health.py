@@ -9,13 +9,14 @@ from alembic.script import ScriptDirectory
 from fastapi import FastAPI
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from sqlalchemy.exc import DBAPIError
 from starlette.testclient import TestClient
 
 from app import metrics
 from app.config import Settings
 from app.db.migrations import alembic_config, outdated_revisions
 from app.db.pending import BEHIND, EMPTY
-from app.health import AWAY
+from app.health import AWAY, REFUSES
 from app.main import create_app
 from tests.conftest import DATABASES, fresh_database
 from tests.support import make_settings
@@ -100,6 +101,23 @@ def test_the_start_neither_fails_nor_hangs_without_the_database(
             response = client.get("/health/ready")
     assert (response.status_code, response.json()["detail"]) == (503, AWAY)
     assert caplog.text.count("not ready") == 1
+
+
+@pytest.mark.parametrize(("is_lost", "reason"), [(True, AWAY), (False, REFUSES)])
+def test_readiness_tells_a_database_that_is_away_from_one_that_refuses(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, is_lost: bool, reason: str
+) -> None:
+    app = client.app
+    assert isinstance(app, FastAPI)
+
+    async def fail() -> None:
+        raise DBAPIError("SELECT", None, OSError(), connection_invalidated=is_lost)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app.state.migrations, "missing", fail)
+        response = client.get("/health/ready")
+    assert (response.status_code, response.json()["detail"]) == (503, reason)
+    assert client.get("/health/ready").status_code == 200
 
 
 def test_health_may_be_asked_by_head(client: TestClient) -> None:

@@ -8,7 +8,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, HTTPException
+from fastapi import BackgroundTasks, FastAPI, HTTPException
 from opentelemetry.sdk.trace import TracerProvider
 from starlette.testclient import TestClient
 from uvicorn.config import LOGGING_CONFIG
@@ -47,6 +47,12 @@ async def break_off() -> None:
         raise ValueError("the reason\nand more")
     except ValueError as error:
         raise ProblemError("It is broken.") from error
+
+
+@router.get("/later")
+async def work_later(tasks: BackgroundTasks) -> None:
+    """Respond, and log something afterwards."""
+    tasks.add_task(logger.info, "worked")
 
 
 @router.get("/{thing_id}")
@@ -122,6 +128,14 @@ def test_a_request_has_one_line(
         "status": status,
     }
     assert "secret" not in str(records(log))
+
+
+def test_a_response_has_its_line_before_background_tasks_begin(
+    log: Lines, things: TestClient
+) -> None:
+    things.get("/things/later", headers={"X-Request-ID": "find-me"})
+    lines = [each for each in records(log) if each["request_id"] == "find-me"]
+    assert [each["logger"] for each in lines] == ["app.access", "app"]
 
 
 def test_health_has_its_line_at_debug_only(log: Lines, things: TestClient) -> None:

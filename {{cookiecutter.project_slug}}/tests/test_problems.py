@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
+from app.config import PROJECT, PYPROJECT
 from app.middleware import ErrorMiddleware
 from app.problems import NotFoundError, ProblemAPI
 from app.routing import Router
@@ -112,6 +113,8 @@ def test_very_many_or_long_unknown_fields_make_a_short_answer(
     assert errors_of(bodies, many) == [
         ("body", "Value error, must have at most 22 fields")
     ]
+    wrong = {"firstName": "Ada", "nickNames": [1] * 100}
+    assert len(errors_of(bodies, wrong)) == 20
     long = "x" * 10_000
     assert errors_of(bodies, {"firstName": "Ada", long: 1}) == [(long[:100], UNKNOWN)]
 
@@ -144,7 +147,12 @@ def test_every_error_is_a_problem(
 def test_the_interface_is_documented(client: TestClient) -> None:
     response = client.get("/openapi.json")
     assert response.status_code == 200
-    assert "/health/live" in response.json()["paths"]
+    assert response.json()["info"] == {
+        "title": PYPROJECT["tool"]["app"]["title"],
+        "description": PROJECT["description"],
+        "version": PROJECT["version"],
+    }
+    assert response.json()["paths"]["/health/live"]["get"]["tags"] == ["health"]
 
 
 def test_a_problem_is_described_once(client: TestClient) -> None:
@@ -153,6 +161,7 @@ def test_a_problem_is_described_once(client: TestClient) -> None:
     operations = [each for path in document["paths"].values() for each in path.values()]
     for each in operations:
         assert {"413", "422", "500", "503", "504"} <= {*each["responses"]}, each
+        assert "400" in each["responses"] or "requestBody" not in each, each
         assert "401" in each["responses"] or "security" not in each, each
     errors = [
         response["content"]

@@ -1,5 +1,6 @@
 """Settings: a wrong one stops the start with one clear line."""
 
+import json
 import logging
 import re
 
@@ -29,12 +30,14 @@ POSTGRESQL = "postgresql://user:hunter2@host/name"
         ("", "environment", "test"),
         ("sqlite://", "environment", "test"),
         ("sqlite:///:memory:", "environment", "test"),
+        ("sqlite:///file:test?mode=memory&uri=true", "environment", "test"),
         ("mysql://host/name", "environment", "test"),
         ("no url", "environment", "test"),
         (POSTGRESQL, "environment", "staging"),
         (POSTGRESQL, "database_pool_size", 0),
         (POSTGRESQL, "database_max_overflow", -1),
         (POSTGRESQL, "database_pool_timeout", -1),
+        (POSTGRESQL, "database_pool_timeout", 86_401),
         (POSTGRESQL, "database_statement_timeout", "NaN"),
         (POSTGRESQL, "database_lock_timeout", 30),
         (POSTGRESQL, "database_pooler", "session"),
@@ -85,8 +88,13 @@ def test_what_may_be_empty_is_not_set() -> None:
 
 def test_every_setting_has_its_line_in_the_docs() -> None:
     page = (ROOT / "docs" / "settings.md").read_text("utf-8")
-    described = re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE)
-    assert described == [name.upper() for name in Settings.model_fields]
+    rows = re.findall(r"^\| `([A-Z_]+)` \| ([^|,]+)", page, re.MULTILINE)
+    names = [name.upper() for name in Settings.model_fields]
+    assert [name for name, _ in rows] == names
+    for name, described in rows:
+        default = getattr(make_settings(SQLITE), name.lower())
+        if isinstance(default, int | float):
+            assert json.loads(described.strip(" `")) == default, name
 
 
 def test_the_level_of_the_log_is_set(settings: Settings) -> None:
@@ -110,6 +118,14 @@ def test_the_environment_decides_the_size_of_the_pool() -> None:
 def test_no_secret_is_printed() -> None:
     settings = make_settings(POSTGRESQL)
     assert "hunter2" not in f"{settings!r} {settings.url!r} {settings.url}"
+
+
+def test_the_smallest_and_the_longest_are_taken() -> None:
+    settings = make_settings(
+        POSTGRESQL, database_pool_size=1, max_body_size=1, database_pool_timeout=86_400
+    )
+    assert (settings.database_pool_size, settings.max_body_size) == (1, 1)
+    assert settings.database_pool_timeout == 86_400
 
 
 def test_fractions_of_a_second_and_0_are_taken() -> None:

@@ -100,12 +100,30 @@ async def test_a_driver_connection_of_sqlite_that_was_changed_does_not_stay(
 
 
 {% if cookiecutter.io == 'async' %}
+# What SQLAlchemy's own connection keeps, since asyncpg's has no names for it.
+STATES = {"isolation_level": "serializable", "readonly": True, "deferrable": True}
+
+
+async def holder_of(session: ReadSession) -> Any:
+    """Return what has these attributes."""
+    connection = await session.connection()
+    return (await connection.get_raw_connection()).dbapi_connection
+
+
 async def change(session: WriteSession) -> None:
     """Begin a transaction that SQLAlchemy does not know of, and so does not end."""
     await (await driver_of(session)).execute("BEGIN")
 
 
 {% else %}
+STATES = {"isolation_level": 4, "read_only": True, "deferrable": True}
+
+
+def holder_of(session: ReadSession) -> Any:
+    """Return what has these attributes: the driver's own connection."""
+    return driver_of(session)
+
+
 def change(session: WriteSession) -> None:
     """Let each statement be saved at once, from now on."""
     driver_of(session).autocommit = True
@@ -126,4 +144,20 @@ async def test_a_driver_connection_that_was_changed_does_not_stay(
         await add(session, NoteIn())
         await session.rollback()
     assert await count_apart(database) == 0
+
+
+@pytest.mark.parametrize("name", STATES)
+async def test_what_was_set_for_all_transactions_does_not_stay(
+    database: Database,
+    notes_settings: Settings,
+    name: str,
+) -> None:
+    if notes_settings.is_sqlite:
+        pytest.skip(only_postgresql)
+    if notes_settings.database_pooler == "transaction":
+        pytest.skip("behind a pooler, a transaction has begun to set the timeouts")
+    async with database.write() as session:
+        setattr(await holder_of(session), name, STATES[name])
+    async with database.write() as session:
+        assert getattr(await holder_of(session), name) != STATES[name]
 {% endblock %}

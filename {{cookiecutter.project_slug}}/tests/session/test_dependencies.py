@@ -87,6 +87,16 @@ def test_a_socket_that_takes_the_session_of_a_request_is_refused(
         pass
 
 
+def test_a_socket_may_do_without_a_session(notes_settings: Settings) -> None:
+    def talk(_socket: WebSocket) -> None:
+        """Talk of other things."""
+
+    app = create_app(notes_settings)
+    app.add_api_websocket_route("/talk", talk)
+    with TestClient(app):
+        pass
+
+
 def test_a_router_that_does_not_show_its_status_is_refused(
     notes_settings: Settings,
 ) -> None:

@@ -127,6 +127,15 @@ async def test_timeouts_hold_in_every_session(
     await database.dispose()
 
 
+async def test_readiness_is_known_soon(database: Database) -> None:
+    engine = database.readiness_engine
+    if engine.dialect.name != "postgresql":
+        pytest.skip(only_postgresql)
+    for name, value in {"statement_timeout": "2s", "lock_timeout": "1s"}.items():
+        async with engine.connect() as connection:
+            assert await connection.scalar(text(f"SHOW {name}")) == value
+
+
 async def test_a_pooled_connection_keeps_no_timeouts(notes_settings: Settings) -> None:
     if notes_settings.is_sqlite:
         pytest.skip(only_postgresql)

@@ -111,6 +111,11 @@ def test_an_error_of_sqlite_has_the_sqlstate_of_its_kind(
     assert errors.sqlstate(wrapped) == sqlstate
 
 
+def test_a_unique_violation_is_told_from_other_conflicts() -> None:
+    assert errors.is_unique_violation(database_error("23505"))
+    assert not errors.is_unique_violation(database_error("23503"))
+
+
 def test_a_lost_connection_is_unavailable_whatever_the_sqlstate() -> None:
     assert errors.to_problem(database_error(None, lost=True)) is errors.UNAVAILABLE
     assert errors.to_problem(ConnectionResetError()) is errors.FAILED, "whose is it?"

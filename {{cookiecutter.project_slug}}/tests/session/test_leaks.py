@@ -3,12 +3,14 @@
 """Sessions give back their connections, however they end."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy.exc import InvalidRequestError
 from starlette.testclient import TestClient
 
 from app.config import Settings
+from app.db import pool
 from app.db.database import Database
 from app.main import create_app
 from tests.session.probe import Note, count
@@ -118,4 +120,22 @@ async def test_holding_a_connection_for_long_is_logged(
         await session.get(Note, 1)
     await database.dispose()
     assert "connection held for" in caplog.text
+
+
+async def test_the_time_in_the_pool_does_not_count(
+    notes_settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0
+    monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=lambda: now))
+    changes = {"database_held_warning": 10}
+    async with Database(notes_settings.model_copy(update=changes)) as database:
+        for seconds in (0, 11):
+            async with database.read() as session:
+                await session.get(Note, 1)
+                now += seconds
+            now += 20
+    lines = [each.getMessage() for each in caplog.records if each.name == "app"]
+    assert lines == ["connection held for 11.0 s by no request"]
 {% endblock %}

@@ -59,13 +59,21 @@ class Event(Base):
     __table_args__ = (
         UniqueConstraint("name", "place", info={"detail": "It happens there already."}),
         CheckConstraint("length(name) < 9", name="short", info={"detail": "Too long."}),
-        Index("ix_events_abs_rank", text("abs(rank)"), unique=True),
+        Index(
+            "ix_events_abs_rank",
+            text("abs(rank)"),
+            unique=True,
+            info={"detail": "Rank used."},
+        ),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     name: Mapped[str] = mapped_column(default="name")
     place: Mapped[str | None] = mapped_column()
     code: Mapped[int | None] = mapped_column(unique=True, info={"detail": "Code used."})
+    seat: Mapped[int | None] = mapped_column(
+        index=True, unique=True, info={"detail": "Seat used."}
+    )
     rank: Mapped[int | None] = mapped_column()
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("events.id"), index=True)
     starts_at: Mapped[datetime] = mapped_column(default=NEW_YEAR)
@@ -99,6 +107,7 @@ class EventIn(BaseModel):
     name: str = "name"
     place: str | None = None
     code: int | None = None
+    seat: int | None = None
     rank: int | None = None
     parent_id: int | None = None
     starts_at: UTCTime = NEW_YEAR
@@ -200,6 +209,14 @@ async def test_a_time_without_zone_is_refused(database: Database) -> None:
         await session.rollback()
 
 
+async def test_a_statement_with_times_is_compiled_once(database: Database) -> None:
+    compiled: dict[Any, Any] = {}
+    async with database.write_engine.begin() as connection:
+        cached = await connection.execution_options(compiled_cache=compiled)
+        await cached.execute(select(EVENTS))
+    assert len(compiled) == 1
+
+
 async def test_times_are_compared_as_what_they_are(database: Database) -> None:
     west = NEW_YEAR.astimezone(timezone(timedelta(hours=-5)))
     async with database.write() as session:
@@ -288,7 +305,8 @@ def test_a_change_of_what_has_changed_is_409(events: TestClient) -> None:
 BROKEN: list[tuple[dict[str, Any], str | None, str | None]] = [
     ({"place": "a", "code": 2}, "uq_events_name_place", "It happens there already."),
     ({"place": "b", "code": 1}, "uq_events_code", "Code used."),
-    ({"rank": -1}, "ix_events_abs_rank", None),
+    ({"seat": 1}, "ix_events_seat", "Seat used."),
+    ({"rank": -1}, "ix_events_abs_rank", "Rank used."),
     ({"name": "much too long"}, "ck_events_short", "Too long."),
     ({"parent_id": 2**40}, "fk_events_parent_id_events", None),
     ({"name": None}, None, None),
@@ -309,7 +327,7 @@ async def test_the_constraint_is_known(
     statement = insert(EVENTS).values(version=1)
     async with database.write() as session:
         connection = await session.connection()
-        first = {"name": "name", "place": "a", "code": 1, "rank": 1}
+        first = {"name": "name", "place": "a", "code": 1, "seat": 1, "rank": 1}
         await connection.execute(statement.values(**first))
         with pytest.raises(IntegrityError) as caught:
             await connection.execute(statement.values(**{"name": "name"} | values))
@@ -333,7 +351,7 @@ def test_nothing_else_has_a_constraint() -> None:
     assert errors.constraint_of(StaleDataError()) is None
 
 
-@pytest.mark.parametrize(("values", "_name", "detail"), BROKEN[:5])
+@pytest.mark.parametrize(("values", "_name", "detail"), BROKEN[:6])
 def test_a_model_says_what_a_client_is_told(
     events: TestClient,
     monkeypatch: pytest.MonkeyPatch,
@@ -342,7 +360,7 @@ def test_a_model_says_what_a_client_is_told(
     detail: str | None,
 ) -> None:
     monkeypatch.setattr(errors, "metadata", Base.metadata)
-    assert post(events, place="a", code=1, rank=1).status_code == 201
+    assert post(events, place="a", code=1, seat=1, rank=1).status_code == 201
     answer = post(events, **values)
     assert answer.status_code in {409, 422}
     told = answer.json()["detail"]
