@@ -222,6 +222,7 @@ ASYNC_IN_BOTH = {
     "tests/session/test_streams.py",
     "tests/session/test_threads.py",
     "tests/test_auth.py",
+    "tests/test_health.py",
     "tests/test_logs.py",
     "tests/test_problems.py",
     "tests/support.py",
