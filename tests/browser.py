@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 
 from docs.site.build import build
 from tests.service import wait_until
@@ -81,9 +81,7 @@ class Reader:
         self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.page.on("request", lambda request: self._on_request(request.url))
-        self.page.on(
-            "requestfailed", lambda request: self.faults.append(f"no {request.url}")
-        )
+        self.page.on("requestfailed", self._on_failure)
 
     def open(self, path: str) -> Page:
         """Go to a page of the site, and wait until it is drawn."""
@@ -96,6 +94,11 @@ class Reader:
     def _on_console(self, message: Any) -> None:
         if message.type in {"error", "warning"}:
             self.faults.append(message.text)
+
+    def _on_failure(self, request: Request) -> None:
+        # Who goes on to another page does not wait for what this one still loads.
+        if request.failure != "net::ERR_ABORTED":
+            self.faults.append(f"no {request.url}: {request.failure}")
 
     def _on_request(self, url: str) -> None:
         self.loaded.append(url)
