@@ -50,6 +50,10 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join()
 
+    def lead_to(self, url: str) -> None:
+        """Pass new connections on to another server; open ones stay where they are."""
+        self._behind = urlsplit(url)
+
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]

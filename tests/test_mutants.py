@@ -518,6 +518,14 @@ MUTANTS = [
         LEAKS,
     ),
     Mutant(
+        "connections to a standby stay in the pool",
+        SYNC,
+        "app/db/engine.py",
+        "if not read_only:",
+        "if False:",
+        ENGINE,
+    ),
+    Mutant(
         "what was cancelled keeps SQLite's lock",
         AUTO,
         "app/db/driver.py",

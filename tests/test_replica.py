@@ -25,6 +25,7 @@ import pytest
 from httpx2 import Client, Response
 
 from tests.postgres import Cluster, Replica, Server, free_port
+from tests.proxy import Proxy
 from tests.service import MIGRATE, Service, run, wait_until
 from tests.shop import (
     POOL_SIZE,
@@ -48,6 +49,10 @@ READS = ["/products/1", "/products", "/users/me", "/health/database"]
 READS += ["/products/export"]  # Last, as it gives its connection back last.
 READ_ONLY = "25006"
 FALLS_BACK = "fell back to"
+TERMINATE = (
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+    "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+)
 # The service's own, and when they were last used.
 CONNECTIONS = f"""
 SELECT pid, query_start FROM pg_stat_activity
@@ -434,6 +439,31 @@ def test_the_primary_is_found_by_its_role(
         created = create(client)
         assert created.status_code == 201
         assert client.get(f"/products/{created.json()['id']}").status_code == 200
+
+
+def test_writes_go_on_when_a_proxy_has_led_to_a_standby_meanwhile(
+    project: Path, replica: Replica, stocked: str
+) -> None:
+    primary = Server(replica.primary.url)
+    url = primary.create_database(template=stocked)
+    standby = replica.counterpart(url)
+    with (
+        Proxy(url) as proxy,
+        Service(project, ENVIRONMENT="test", DATABASE_URL=proxy.url) as service,
+    ):
+        client = service.client(token_of_somebody_new(service.client()))
+        assert create(client).status_code == 201
+        replica.catch_up()
+        proxy.lead_to(standby)
+        primary.execute(TERMINATE, url)
+        for _ in range(3):
+            refused = create(client)
+            assert refused.status_code == 503
+            assert refused.json()["type"].endswith("database-unavailable")
+            assert int(refused.headers["Retry-After"]) > 0
+        proxy.lead_to(url)
+        assert create(client).status_code == 201
+        assert primary.execute("SELECT count(*) FROM products", url) == [(3,)]
 
 
 @pytest.fixture

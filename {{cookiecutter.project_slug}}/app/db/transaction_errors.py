@@ -13,13 +13,29 @@ from app.db.errors import (
     STATEMENT_FAILED,
     TRANSACTION_ENDED,
     CommitOutcomeUnknownError,
+    sqlstate,
 )
+
+_READ_ONLY = "25006"
 
 # A statement that begins or ends a transaction; a savepoint is none.
 _CONTROL = re.compile(
     r"\s*(BEGIN|START|COMMIT|END|ABORT|ROLLBACK(?!.*\bTO\b)|PREPARE\s+TRANSACTION)\b",
     re.IGNORECASE,
 )
+
+
+def give_up_standbys(engine: Engine) -> None:
+    """Treat a server that refuses to write as lost, and all connections with it.
+
+    After a failover, a proxy or a pooler may still lead to what is a standby now.
+    Nothing was saved, and the next connection may be to the new primary.
+    """
+
+    @event.listens_for(engine, "handle_error")
+    def handle_error(context: ExceptionContext) -> None:
+        if sqlstate(context.original_exception) == _READ_ONLY:
+            context.is_disconnect = True
 
 
 def classify_transaction_errors(engine: Engine) -> None:

@@ -14,9 +14,15 @@ from app.db import pool
 from app.db.database import Database
 from app.db.driver import POSTGRESQL_DRIVER
 from app.db.engine import make_engine
-from app.db.errors import DatabaseUnavailableError
-from tests.session.probe import Note, count
-from tests.support import POOLER, execute, make_settings
+from app.db.errors import (
+    FAILED,
+    UNAVAILABLE,
+    DatabaseUnavailableError,
+    is_retryable,
+    to_problem,
+)
+from tests.session.probe import Note, NoteIn, add, count
+from tests.support import POOLER, driver_of, execute, make_settings
 
 only_postgresql = "SQLite has no server, and so nothing of this"
 
@@ -210,6 +216,38 @@ async def test_a_killed_connection_fails_nobody(
         await killer.scalar(text(f"SELECT pg_terminate_backend({pid}, 5000)"))
     async with database.read() as session:
         assert await count(session) == 0
+
+
+async def test_all_connections_are_replaced_when_one_is_to_a_standby(
+    database: Database, notes_settings: Settings
+) -> None:
+    if notes_settings.is_sqlite:
+        pytest.skip(only_postgresql)
+    async with database.write() as session, database.write() as other:
+        old = [await driver_of(await each.connection()) for each in (session, other)]
+        # This is how a standby answers whatever would write.
+        await session.execute(text("SET TRANSACTION READ ONLY"))
+        with pytest.raises(exc.DBAPIError) as raised:
+            await add(session, NoteIn())
+        assert to_problem(raised.value) is UNAVAILABLE
+        assert is_retryable(raised.value)
+        await session.rollback()
+    async with database.write() as session, database.write() as other:
+        new = [await driver_of(await each.connection()) for each in (session, other)]
+        await add(session, NoteIn())
+        await session.commit()
+    assert not set(map(id, old)) & set(map(id, new))
+
+
+async def test_a_write_in_a_session_that_only_reads_stays_a_bug(
+    database: Database, notes_settings: Settings
+) -> None:
+    if notes_settings.is_sqlite:
+        pytest.skip(only_postgresql)
+    async with database.snapshot() as session:
+        with pytest.raises(exc.DBAPIError) as raised:
+            await session.execute(text("DELETE FROM test_notes"))
+        assert to_problem(raised.value) is FAILED
 
 
 async def test_a_connection_that_is_killed_again_and_again_is_unavailable(
