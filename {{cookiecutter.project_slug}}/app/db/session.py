@@ -91,9 +91,11 @@ class ReadSession(AsyncSession):
         driver's own connection.
         """
         session = self.sync_session
-        return bool(
-            session.info.get(CHANGES)
-            or session.new
+        if session.info.get(CHANGES):
+            return True
+        # What is public copies all that it counts, and each read would pay for it.
+        return not session._is_clean() and bool(
+            session.new
             or session.deleted
             or any(map(session.is_modified, session.dirty))
         )

@@ -1,6 +1,7 @@
 """Classify errors: has the transaction failed, ended, or an unknown outcome?"""
 
 import re
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,6 +24,26 @@ _CONTROL = re.compile(
     r"\s*(BEGIN|START|COMMIT|END|ABORT|ROLLBACK(?!.*\bTO\b)|PREPARE\s+TRANSACTION)\b",
     re.IGNORECASE,
 )
+
+
+@dataclass(slots=True)
+class _Transaction:
+    """What is known of a connection's transaction."""
+
+    has_run: bool = False
+    """Whether it has run a statement."""
+    failure: Exception | None = None
+    """The first error that was not rolled back."""
+    failed_after: int | None = None
+    """The number of the last savepoint before that error; None without one."""
+    ending: str = ""
+    """COMMIT or ROLLBACK, once that is being sent."""
+    savepoint: int = 0
+    """The connection's last one: SQLAlchemy calls them sa_savepoint_1 and so on."""
+
+    def forget_failure(self) -> None:
+        """Regard it as rolled back."""
+        self.failure = self.failed_after = None
 
 
 def give_up_standbys(engine: Engine) -> None:
@@ -50,43 +71,42 @@ def classify_transaction_errors(engine: Engine) -> None:
 
     A connection whose ROLLBACK fails is not used again.
     """
-    # The number of the last savepoint: SQLAlchemy calls them sa_savepoint_1 and so on.
-    last = WeakKeyDictionary[Connection, int]()
-    # The first error that was not rolled back, and the last savepoint before it.
-    failed = WeakKeyDictionary[Connection, tuple[Exception | None, int]]()
-    ending = WeakKeyDictionary[Connection, str]()
+    transactions = WeakKeyDictionary[Connection, _Transaction]()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        transaction = transactions.setdefault(connection, _Transaction())
+        transaction.forget_failure()
+        transaction.has_run, transaction.ending = False, ""
 
     @event.listens_for(engine, "handle_error")
     def handle_error(context: ExceptionContext) -> None:
         connection, error = context.connection, context.original_exception
         if connection is None or connection.invalidated:
             return
-        if is_lost(context) or ending.get(connection) == "ROLLBACK":
+        transaction = transactions.setdefault(connection, _Transaction())
+        if is_lost(context) or transaction.ending == "ROLLBACK":
             context.is_disconnect = True
             context.invalidate_pool_on_disconnect = False
         if not context.is_disconnect:
-            failure = (context.sqlalchemy_exception, last.get(connection, 0))
-            failed.setdefault(connection, failure)
+            if transaction.failed_after is None:
+                transaction.failure = context.sqlalchemy_exception
+                transaction.failed_after = transaction.savepoint
         elif not isinstance(error, Exception):
             return  # It is being cancelled.
-        elif ending.get(connection) == "COMMIT":
+        elif transaction.ending == "COMMIT":
             raise CommitOutcomeUnknownError("connection lost in COMMIT")
         elif context.sqlalchemy_exception is None:
             raise DBAPIError(
                 context.statement, None, error, connection_invalidated=True
             )
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        failed.pop(connection, None)
-        ending.pop(connection, None)
-        connection.info["has run"] = False
-
     @event.listens_for(engine, "before_cursor_execute")
     def refuse_control(connection: Connection, *execution: Any) -> None:
         statement: str = execution[1]
-        connection.info["has run"] = True
         # SQLite's own BEGIN comes before the transaction.
+        if transaction := transactions.get(connection):
+            transaction.has_run = True
         if _CONTROL.match(statement) and _is_in_transaction(connection):
             raise InvalidRequestError(
                 f"{statement.split()[0].upper()} is not allowed as a statement; "
@@ -95,31 +115,34 @@ def classify_transaction_errors(engine: Engine) -> None:
 
     @event.listens_for(engine, "rollback")
     def rollback(connection: Connection) -> None:
-        failed.pop(connection, None)
-        ending[connection] = "ROLLBACK"
+        transactions[connection].forget_failure()
+        transactions[connection].ending = "ROLLBACK"
 
     @event.listens_for(engine, "savepoint")
     def savepoint(connection: Connection, _name: None) -> None:
-        last[connection] = last.get(connection, 0) + 1
+        transactions[connection].savepoint += 1
 
     @event.listens_for(engine, "rollback_savepoint")
     def rollback_savepoint(connection: Connection, name: str, _context: None) -> None:
+        transaction = transactions[connection]
         number = int(name.rpartition("_")[2])
-        if connection in failed and number <= failed[connection][1]:
-            del failed[connection]
+        if transaction.failed_after is not None and number <= transaction.failed_after:
+            transaction.forget_failure()
 
     @event.listens_for(engine, "commit")
     def commit(connection: Connection) -> None:
-        reason = STATEMENT_FAILED if connection in failed else None
+        transaction = transactions[connection]
+        reason = None if transaction.failed_after is None else STATEMENT_FAILED
         if _is_in_transaction(connection):
-            reason = reason or _reason_not_to_commit(connection)
+            reason = reason or _reason_not_to_commit(connection, transaction)
         if reason:
             # Raising keeps SQLAlchemy from doing so, and the connection is not to go
             # back to the pool like that.
             connection.dialect.do_rollback(connection.connection)
-            cause, _ = failed.pop(connection, (None, 0))
+            cause = transaction.failure
+            transaction.forget_failure()
             raise PendingRollbackError(reason) from cause
-        ending[connection] = "COMMIT"
+        transaction.ending = "COMMIT"
 
 
 def _is_in_transaction(connection: Connection) -> bool:
@@ -129,9 +152,11 @@ def _is_in_transaction(connection: Connection) -> bool:
     return connection.in_transaction() and not is_autocommit
 
 
-def _reason_not_to_commit(connection: Connection) -> str | None:
+def _reason_not_to_commit(
+    connection: Connection, transaction: _Transaction
+) -> str | None:
     """Return what the driver knows of the transaction, and SQLAlchemy does not."""
     driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "sqlite":
         return None if driver.in_transaction else TRANSACTION_ENDED
-    return reason_not_to_commit(driver, has_run=connection.info["has run"])
+    return reason_not_to_commit(driver, has_run=transaction.has_run)

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from sqlalchemy import event, exc, make_url, text
+from sqlalchemy import event, exc, func, make_url, select, text
 
 from app.config import PROJECT, ROOT, Settings
 from app.db import pool
@@ -25,6 +25,7 @@ from tests.session.probe import Note, NoteIn, add, count
 from tests.support import POOLER, driver_of, execute, make_settings
 
 only_postgresql = "SQLite has no server, and so nothing of this"
+READ_ONLY = func.set_config("transaction_read_only", "on", True)
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", POSTGRESQL_DRIVER])
@@ -226,7 +227,7 @@ async def test_all_connections_are_replaced_when_one_is_to_a_standby(
     async with database.write() as session, database.write() as other:
         old = [await driver_of(await each.connection()) for each in (session, other)]
         # This is how a standby answers whatever would write.
-        await session.execute(text("SET TRANSACTION READ ONLY"))
+        await session.scalar(select(READ_ONLY))
         with pytest.raises(exc.DBAPIError) as raised:
             await add(session, NoteIn())
         assert to_problem(raised.value) is UNAVAILABLE
@@ -246,7 +247,7 @@ async def test_a_write_in_a_session_that_only_reads_stays_a_bug(
         pytest.skip(only_postgresql)
     async with database.snapshot() as session:
         with pytest.raises(exc.DBAPIError) as raised:
-            await session.execute(text("DELETE FROM test_notes"))
+            await session.scalar(text("DELETE FROM test_notes RETURNING id"))
         assert to_problem(raised.value) is FAILED
 
 
