@@ -562,7 +562,7 @@ MUTANTS = [
         "several statements without a snapshot",
         MANUAL_UNIT,
         "app/db/session.py",
-        "if info.get(ONE_STATEMENT):",
+        "if info.get(WAS_RUN):",
         "if False:",
         READING,
     ),

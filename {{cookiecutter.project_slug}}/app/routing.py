@@ -30,7 +30,7 @@ def status_of(request: Request) -> int:
 class Route({{ 'APIRoute' if cookiecutter.io == 'async' else 'ThreadRoute' }}):
     """Shows the session's dependency the status of the response, before it commits.
 
-    A returned error response raises nothing, so without this it would be saved.
+    An error response that is returned raises nothing, and is to save nothing either.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -39,6 +39,7 @@ class Route({{ 'APIRoute' if cookiecutter.io == 'async' else 'ThreadRoute' }}):
 
         async def handle(request: Request) -> Response:
             response = await handler(request)
+            # `is_in_endpoint()` of app/context.py looks for it as well.
             request.state.status_code = response.status_code
             return response
 

@@ -77,7 +77,7 @@ async def _run(
 
     def work() -> T:
         with context as session:
-            target = getattr(session, "session", session)  # a unit of work's
+            target = getattr(session, "session", session)  # of a unit of work
             event.listen(target, "before_commit", refuse_if_cancelled)
             return service(session)
 
@@ -105,8 +105,9 @@ async def run_read(
 async def run_transaction(
     database: Database, service: Writing[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """Return `service(transaction, …)`, which writes, and commits as services do.
+    """Return `service(transaction, …)`, with a transaction of its own.
 
+    When that commits is up to `app/transaction.py`, as for a request.
     Cancelled before its COMMIT has begun, it saves nothing. Raises
     `SecondSessionError` in a request that holds a session.
     """

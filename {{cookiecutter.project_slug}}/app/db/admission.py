@@ -1,8 +1,9 @@
 """Admission: wait for a free connection before taking one, and not for ever.
 
-Requests that wait inside the pool hold a worker thread each; enough of them hold all
-threads, and those that have a connection cannot go on to return it. So a request
-waits here, in the event loop, and finds a connection free when it is admitted.
+Inside the pool nobody would see who waits, and where sessions are synchronous each
+would hold a thread, until nobody can go on to return a connection. Here the log says
+that requests wait, streams leave slots to others, what is left of the timeout is for
+connecting, and whoever is admitted finds a connection free.
 """
 
 import time

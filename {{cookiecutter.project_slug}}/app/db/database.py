@@ -22,7 +22,7 @@ from app.config import Settings
 from app.db.admission import Admission
 from app.db.changes import notice_changes
 from app.db.engine import make_engine
-from app.db.session import ONE_STATEMENT, ReadSession, WriteSession
+from app.db.session import WAS_RUN, ReadSession, WriteSession
 
 # Objects stay readable after the commit, and a session that is closed raises when it
 # is used again, instead of leaking a connection.
@@ -118,7 +118,7 @@ class Database:
         A second one raises `SnapshotNeededError`: it would see a later state.
         """
         session: ReadSession = self._read(
-            execution_options=self._read_options, info={ONE_STATEMENT: False}
+            execution_options=self._read_options, info={WAS_RUN: False}
         )
         return session
 

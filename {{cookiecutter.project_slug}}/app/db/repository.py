@@ -1,6 +1,6 @@
 {% extends "repository.jinja" %}
 {% block queries %}
-"""What every repository can do. A repository never commits: services do."""
+"""What every repository can do; none commits: see `app/transaction.py`."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager

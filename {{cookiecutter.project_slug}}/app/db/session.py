@@ -43,7 +43,7 @@ from app.db.timeouts import Timeouts, set_local, timeout_parameters
 from app.logs import logger
 
 # Keys of a session's `info`.
-ONE_STATEMENT = "may run one statement"
+WAS_RUN = "whether the one statement that it may run was run"
 _OPEN = "is between the beginning and the end of its block"
 _COMMITTED = "the last transaction that was committed"
 
@@ -115,7 +115,7 @@ class ReadSession(AsyncSession):
         `idle_in_transaction` has no effect there. Raises `SnapshotNeededError` where
         each statement is a transaction.
         """
-        if ONE_STATEMENT in self.info:
+        if WAS_RUN in self.info:
             raise SnapshotNeededError("use SnapshotDep to set timeouts")
         parameters = timeout_parameters(**seconds)
         if not parameters:
@@ -206,13 +206,13 @@ def _do_orm_execute(state: ORMExecuteState) -> Result[Any] | None:
     if state.is_select and state.lazy_loaded_from is not None:
         raise LazyLoadError(_what_helps(state))
     info = state.session.info
-    if info.get(ONE_STATEMENT):
+    if info.get(WAS_RUN):
         raise SnapshotNeededError(
             "a ReadDep session runs one statement, and selectinload runs another: use "
             "SnapshotDep, or Database.snapshot(), for several"
         )
-    if ONE_STATEMENT in info:
-        info[ONE_STATEMENT] = True
+    if WAS_RUN in info:
+        info[WAS_RUN] = True
     statement = state.statement
     if state.is_select:
 {% if cookiecutter.io == 'async' %}
