@@ -6,10 +6,12 @@
 import asyncio
 import json
 import os
+import socket
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 {% else %}
 import json
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 {% endif %}
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +64,12 @@ async def driver_of(connection: AsyncConnection) -> Any:
     return (await connection.get_raw_connection()).driver_connection
 
 
+def tcp_options(driver: Any, *options: int) -> list[int]:
+    """Return options of the driver's socket."""
+    connection = driver._transport.get_extra_info("socket")
+    return [connection.getsockopt(socket.IPPROTO_TCP, each) for each in options]
+
+
 async def run_sync(connection: AsyncConnection, function: Callable[..., T]) -> T:
     """Call a function with the synchronous connection."""
     return await connection.run_sync(function)
@@ -85,6 +93,12 @@ def run(function: Callable[..., T], *args: Any) -> T:
 def driver_of(connection: Connection) -> Any:
     """Return the driver's own connection."""
     return connection.connection.driver_connection
+
+
+def tcp_options(driver: Any, *options: int) -> list[int]:
+    """Return options of the driver's socket."""
+    with socket.socket(fileno=os.dup(driver.fileno())) as connection:
+        return [connection.getsockopt(socket.IPPROTO_TCP, each) for each in options]
 
 
 def run_sync(connection: Connection, function: Callable[..., T]) -> T:

@@ -2,6 +2,7 @@
 {% block code %}
 """Engines and pools follow the settings."""
 
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -22,7 +23,7 @@ from app.db.errors import (
     to_problem,
 )
 from tests.session.probe import Note, NoteIn, add, count
-from tests.support import POOLER, driver_of, execute, make_settings
+from tests.support import POOLER, driver_of, execute, make_settings, tcp_options
 
 only_postgresql = "SQLite has no server, and so nothing of this"
 READ_ONLY = func.set_config("transaction_read_only", "on", True)
@@ -249,6 +250,19 @@ async def test_a_write_in_a_session_that_only_reads_stays_a_bug(
         with pytest.raises(exc.DBAPIError) as raised:
             await session.scalar(text("DELETE FROM test_notes RETURNING id"))
         assert to_problem(raised.value) is FAILED
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems lack one of these")
+async def test_a_silent_server_is_given_up_in_half_a_minute(
+    database: Database, notes_settings: Settings
+) -> None:
+    if notes_settings.is_sqlite:
+        pytest.skip(only_postgresql)
+    async with database.write() as session:
+        driver = await driver_of(await session.connection())
+    names = "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT"
+    options = [getattr(socket, name) for name in names]
+    assert tcp_options(driver, *options) == [10, 5, 3, 30_000]
 
 
 async def test_a_connection_that_is_killed_again_and_again_is_unavailable(
