@@ -31,7 +31,7 @@ def notes_settings(settings: Settings) -> Settings:
         update={
             "database_pool_size": 1,
             "database_max_overflow": 1,
-            "database_pool_timeout": 0.5,
+            "database_pool_timeout": 2,
             "database_statement_timeout": 1,
             "database_lock_timeout": 0.3,
         }
