@@ -6,6 +6,8 @@ The replica is a real one, which follows a primary of our own.
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import socket
 import sys
@@ -38,7 +40,9 @@ from tests.shop import (
     token_of_somebody_new,
     transfer,
 )
-from tests.template import DEFAULT, EXTREMES, SLUG, Bakery, name_of
+from tests.template import DEFAULT, EXTREMES, ROOT, SLUG, Answers, Bakery, name_of
+from tests.test_features import CHECKS, follow
+from tests.test_features import tools as tools
 
 pytestmark = pytest.mark.slow
 
@@ -256,6 +260,76 @@ def test_a_late_replica_shows_what_was_until_it_has_caught_up(
             assert seen(client, product) == late
         now = {"shown": 200, "listed": True, "exported": True, "name": "Countess"}
         assert seen(client, product) == now
+
+
+@pytest.mark.costly
+def test_what_was_just_written_is_read_at_the_primary_as_the_page_says(
+    variant: Answers,
+    bake: Bakery,
+    replica: Replica,
+    tools: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    project = shutil.copytree(bake(**variant, example=False), tmp_path / "project")
+    for page in ("docs/add-a-feature.md", "docs/sessions/reading.md"):
+        follow(page, project, omitting=CHECKS, **tools)
+    url = Server(replica.primary.url).create_database()
+    run(project, *MIGRATE, DATABASE_URL=url)
+    replica.catch_up()
+    urls: dict[str, Any] = {"DATABASE_URL": url}
+    urls["DATABASE_REPLICA_URL"] = replica.counterpart(url)
+    with Service(project, ENVIRONMENT="test", **urls) as service:
+        client = service.client()
+        with replay_paused(replica):
+            created = client.post("/categories", json={"name": "Fruit"})
+            assert created.status_code == 201
+            path = f"/categories/{created.json()['id']}"
+            assert client.get(path).status_code == 404
+            assert client.get(f"{path}/current").json() == created.json()
+        assert client.get(path).json() == created.json()
+
+
+ASK_FIRST = """
+import sys
+import anyio
+from sqlalchemy import text
+from app.config import load_settings
+from app.db.database import Database
+from app.run import run_read
+
+async def read(session):
+    asked = await (await session.connection()).execute(text(sys.argv[1]))
+    return asked.scalar(), await session.scalar(text("SELECT count(*) FROM products"))
+
+print(*anyio.run(run_read, Database(load_settings()), read))
+"""
+
+
+def test_a_replica_says_whether_it_has_a_write_as_the_page_says(
+    project: Path, replica: Replica, stocked: str
+) -> None:
+    page = (ROOT / "docs" / "pages" / "past-one-machine.md").read_text("utf-8")
+    (block,) = re.findall(r"^```sql\n(.+?)^```$", page, re.M | re.S)
+    position, question = block.splitlines()
+    is_sync = (project / "app" / "concurrency.py").exists()
+    script = re.sub(r"\b(async|await) ", "", ASK_FIRST) if is_sync else ASK_FIRST
+    primary = Server(replica.primary.url)
+    url = primary.create_database(template=stocked)
+
+    def ask(reads: str) -> str:
+        asked = question.replace("0/3000060", written)
+        urls = {"DATABASE_URL": url, "DATABASE_REPLICA_URL": reads}
+        return run(project, sys.executable, "-c", script, asked, **urls).strip()
+
+    with replay_paused(replica):
+        primary.execute(PRODUCT.replace("first", "second"), url)
+        [(written,)] = primary.execute(position)
+        assert ask(replica.counterpart(url)) == "False 1"
+        assert ask(url) == "True 2"
+    # The position may lie behind the head of a page, which comes with what is next.
+    primary.execute("SELECT pg_logical_emit_message(true, '', '')")
+    replica.catch_up()
+    assert ask(replica.counterpart(url)) == "True 2"
 
 
 def test_a_transfer_reads_what_it_changes_where_it_is_changed(
