@@ -18,6 +18,8 @@ from app.db.errors import (
 )
 
 _READ_ONLY = "25006"
+# What a standby says to BEGIN ISOLATION LEVEL SERIALIZABLE, among much else.
+_NOT_SUPPORTED = "0A000"
 
 # A statement that begins or ends a transaction; a savepoint is none.
 _CONTROL = re.compile(
@@ -55,7 +57,8 @@ def give_up_standbys(engine: Engine) -> None:
 
     @event.listens_for(engine, "handle_error")
     def handle_error(context: ExceptionContext) -> None:
-        if sqlstate(context.original_exception) == _READ_ONLY:
+        code = sqlstate(context.original_exception)
+        if code == _READ_ONLY or (code == _NOT_SUPPORTED and _failed_to_begin(context)):
             context.is_disconnect = True
 
 
@@ -143,6 +146,15 @@ def classify_transaction_errors(engine: Engine) -> None:
             transaction.forget_failure()
             raise PendingRollbackError(reason) from cause
         transaction.ending = "COMMIT"
+
+
+def _failed_to_begin(context: ExceptionContext) -> bool:
+    """Whether the server refused the BEGIN that came before the first statement."""
+    connection = context.connection
+    if connection is None or not _is_in_transaction(connection):
+        return False
+    driver: Any = connection.connection.driver_connection
+    return reason_not_to_commit(driver, has_run=True) == TRANSACTION_ENDED
 
 
 def _is_in_transaction(connection: Connection) -> bool:
