@@ -1,0 +1,1 @@
+"""Services that are made from the template."""

@@ -1,0 +1,1 @@
+"""RealWorld's backend, Conduit."""

@@ -1,0 +1,1 @@
+"""Articles, with their tags, and who likes them."""
