@@ -79,13 +79,12 @@ class ArticleReadRepository(ReadRepository[Article]):
 
     async def _page(
         self,
-        conditions: Iterable[ColumnElement[bool]],
+        conditions: Sequence[ColumnElement[bool]],
         paging: Twenty,
         viewer_id: int | None,
     ) -> tuple[list[Seen], int]:
         # Three statements for any number of articles: they, their tags, and the count.
-        is_listed = [*conditions]
-        query = _seen_by(viewer_id).where(*is_listed).order_by(col(Article.id).desc())
+        query = _seen_by(viewer_id).where(*conditions).order_by(col(Article.id).desc())
         query = query.options(
             selectinload(related(Article.tags)),
             defer(related(Article.body), raiseload=True),
@@ -93,7 +92,7 @@ class ArticleReadRepository(ReadRepository[Article]):
         query = query.limit(paging.limit).offset(paging.offset)
         rows = await self.session.execute(query)
         seen = [Seen(*row) for row in rows]
-        count = select(func.count()).select_from(Article).where(*is_listed)
+        count = select(func.count()).select_from(Article).where(*conditions)
         counted = await self.session.scalars(count)
         return seen, counted.one()
 
@@ -159,6 +158,6 @@ class TagRepository(Repository[Tag]):
         insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
         statement = insert(Tag).values([{"name": name} for name in wanted])
         await self.session.execute(statement.on_conflict_do_nothing())
-        is_wanted = col(Tag.name).in_(wanted)
-        return [*await self.list(is_wanted, order_by=[Tag.name], limit=len(wanted))]
+        is_wanted, by_name = col(Tag.name).in_(wanted), [col(Tag.name)]
+        return [*await self.list(is_wanted, order_by=by_name, limit=len(wanted))]
 {% endblock %}
