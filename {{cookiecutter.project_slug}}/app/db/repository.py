@@ -60,7 +60,7 @@ class ReadRepository(Generic[ModelT]):
         """Return at most `limit` rows that pass all filters.
 
         They are ordered by id, or by `order_by` and then by id, as in
-        `order_by=[Product.price.desc()]`: no two rows change places between pages.
+        `order_by=[col(Product.price).desc()]`: no two rows change places between pages.
         """
         primary_key = inspect(self.model).primary_key
         query = select(self.model).where(*filters).options(*self.loads)
