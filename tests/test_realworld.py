@@ -40,7 +40,8 @@ def databases(project: Path, server: Server) -> Iterator[str]:
 def test_conduit_passes_the_collection(
     variant: Answers, server: Server, tools: dict[str, Any], tmp_path: Path
 ) -> None:
-    project = make(tmp_path, variant)
+    project = tmp_path / "conduit"
+    make(project, variant)
     run(project, *BASH, CHECKS, **tools)
     for url in databases(project, server):
         with Service(project, DATABASE_URL=url) as service:

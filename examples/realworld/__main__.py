@@ -2,12 +2,13 @@
 
     .venv/bin/python -m examples.realworld ../conduit sync-sqlmodel-manual-repository
 
-Without a variant it is async-sqlalchemy-auto-repository. Says where the project is.
+Without a variant, it is async-sqlalchemy-auto-repository.
 """
 
 from __future__ import annotations
 
-import sys
+import shutil
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,6 +27,14 @@ ANSWERS = {
 }
 
 
+def make(project: Path, variant: Answers) -> None:
+    """Make the project of a variant, at a path where nothing is."""
+    with TemporaryDirectory() as folder:
+        made = render({**variant, **ANSWERS}, Path(folder))
+        lay_over(made, variant)
+        shutil.move(made, project)
+
+
 def lay_over(project: Path, variant: Answers) -> None:
     """Put Conduit's files into a rendered project, and change what they need."""
     for source in sorted(FILES.rglob("*.py*")):
@@ -40,14 +49,26 @@ def lay_over(project: Path, variant: Answers) -> None:
         follow(str(page), project)
 
 
-def make(folder: Path, variant: Answers) -> Path:
-    """Return the project of a variant, made below a folder."""
-    project = render({**variant, **ANSWERS}, folder)
-    lay_over(project, variant)
-    return project
+def main() -> None:
+    """Make the project that the command line asks for."""
+    parser = ArgumentParser(
+        prog="python -m examples.realworld",
+        description=__doc__,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("project", type=Path, help="where nothing is yet")
+    parser.add_argument(
+        "variant",
+        nargs="?",
+        default=name_of(DEFAULT),
+        metavar="VARIANT",
+        choices=VARIANTS,
+    )
+    options = parser.parse_args()
+    if options.project.exists():
+        parser.error(f"{options.project} exists")
+    make(options.project, VARIANTS[options.variant])
 
 
 if __name__ == "__main__":
-    folder, name = Path(sys.argv[1]), (sys.argv[2:] or [name_of(DEFAULT)])[0]
-    folder.mkdir()
-    print(make(folder, VARIANTS[name]))
+    main()

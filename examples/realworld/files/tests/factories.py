@@ -31,6 +31,7 @@ def sign_up(client: TestClient) -> SignUp:
         headers = {"Authorization": f"Token {response.json()['user']['token']}"}
         signed_in = TestClient(client.app, "http://testserver/api", headers=headers)
         signed_in.portal = client.portal
+        signed_in.event_hooks = client.event_hooks
         return signed_in
 
     return sign_up
