@@ -137,12 +137,8 @@ class Cluster:
         only.
         """
         assert self._process is not None
-        pid = self._process.pid
-        self._process.send_signal(signal.SIGSTOP)
-        os.waitpid(pid, os.WUNTRACED)  # From now on it starts no others.
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for child in children:
-            os.kill(int(child), signal.SIGKILL)
+        for pid in reversed(suspend(self._process.pid)):
+            os.kill(pid, signal.SIGKILL)
         self.stop(signal.SIGKILL)
 
     def remove(self) -> None:
@@ -169,13 +165,6 @@ class Cluster:
         password.touch(mode=0o600)
         password.write_text(self._password)
         self._give_away(password)
-        # A locale of every system, in which lower() knows more letters than ASCII.
-        version = self._run(self.programs / "postgres", "--version")
-        if int(re.findall(r"\d+", version)[0]) < 17:
-            locale = ["--locale=C.UTF-8"]
-        else:
-            locale = ["--no-locale", "--locale-provider=builtin"]
-            locale += ["--builtin-locale=C.UTF-8"]
         self._run(
             self.programs / "initdb",
             f"--pgdata={self.data}",
@@ -184,9 +173,20 @@ class Cluster:
             f"--pwfile={password}",
             "--encoding=UTF8",
             "--no-sync",
-            *locale,
+            *self._locale(),
         )
         password.unlink()
+
+    def _locale(self) -> list[str]:
+        """Return initdb's options for a locale that every system has.
+
+        In it, lower() knows more letters than ASCII.
+        """
+        version = self._run(self.programs / "postgres", "--version")
+        if int(re.findall(r"\d+", version)[0]) < 17:
+            return ["--locale=C.UTF-8"]
+        provider = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        return ["--no-locale", *provider]
 
     def _started(self) -> bool:
         """Start the process and wait until it takes connections or has ended."""
@@ -359,6 +359,18 @@ def run_as(account: str | None) -> dict[str, Any]:
 
     group = pwd.getpwnam(account).pw_gid
     return {"user": account, "group": group, "extra_groups": []}
+
+
+def suspend(pid: int) -> list[int]:
+    """Stop a process where it is, and then its children; return them all, it first."""
+    os.kill(pid, signal.SIGSTOP)
+    state = Path(f"/proc/{pid}/stat")
+    while state.read_text().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.001)  # From then on it starts no others.
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for child in children:
+        os.kill(int(child), signal.SIGSTOP)
+    return [pid, *map(int, children)]
 
 
 def guard(identity: dict[str, Any]) -> list[str]:
