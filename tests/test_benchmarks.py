@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from benchmarks import page
+from benchmarks import failover, page
 from benchmarks.figures import Ratio
 from benchmarks.instructions import GUARDS, without
 from benchmarks.serving import OURS, PEERS, Contender, Service, responses
@@ -135,3 +135,8 @@ def test_the_page_has_the_figures_that_are_stored() -> None:
     for name, drawn in page.plots().items():
         stored = (page.PLOTS / name).read_text(encoding="utf-8")
         assert stored == drawn, "run .venv/bin/python -m benchmarks.page"
+
+
+def test_the_page_of_failovers_has_the_figures_that_are_stored() -> None:
+    text = failover.PAGE.read_text(encoding="utf-8")
+    assert failover.page(text) == text, "run .venv/bin/python -m benchmarks.failover"
