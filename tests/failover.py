@@ -46,6 +46,13 @@ WRITERS, READERS, EXPORTERS, FULFILLERS = 32, 8, 2, 2
 USERS = 8
 # Nobody asks as fast as possible: the processors are for what is looked at.
 PAUSE = 0.2
+# Who looks whether there is a primary does not wait for one that is gone.
+PROBE: dict[str, Any] = {
+    "autocommit": True,
+    "connect_timeout": 2,
+    "tcp_user_timeout": 2_000,
+    **{"keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 2},
+}
 STOCK = 10**9
 BALANCE = 10**12
 SEEDED = 300
@@ -302,13 +309,6 @@ def probes(cluster: Patroni) -> Iterator[tuple[list[float], list[float]]]:
         yield directly, through_proxy
 
 
-# Who looks whether there is a primary does not wait for one that is gone.
-PROBE: dict[str, Any] = {
-    "autocommit": True,
-    "connect_timeout": 2,
-    "tcp_user_timeout": 2_000,
-    **{"keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 2},
-}
 # How long a fault lasts, beyond what it takes until there is another primary.
 WHILE = 5.0
 # Longer than a system may take to give up who does not answer.

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,6 @@ from tests.postgres import (
     Cluster,
     PostgresError,
     Server,
-    free_port,
     run_as,
     shared_memory,
     suspend,
@@ -119,6 +119,17 @@ def ask(
         return 0, str(error)
 
 
+def port_to_keep() -> int:
+    """Return a port that nobody listens on, and that no connection gets by itself.
+
+    A server that is away for a while finds it free again.
+    """
+    while True:
+        port = secrets.choice(range(15_000, 32_000))
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 def until(condition: Callable[[], object], what: str, patience: float = 90) -> None:
     """Return as soon as the condition holds; it has to before the patience ends."""
     deadline = time.monotonic() + patience
@@ -169,7 +180,7 @@ class Etcd(Daemon):
     def __init__(self) -> None:
         """Choose its ports."""
         super().__init__("etcd")
-        self.port, self._peers = free_port(), free_port()
+        self.port, self._peers = port_to_keep(), port_to_keep()
 
     def serve(self) -> None:
         """Start the store, or start it again, and return when it answers."""
@@ -281,7 +292,7 @@ class Node(Cluster):
 
     def _initialise(self) -> None:
         self._password, etcd, pace = self._given
-        self.port, self._api = free_port(), free_port()
+        self.port, self._api = port_to_keep(), port_to_keep()
         self._config = self.home / "patroni.json"
         self._config.touch(mode=0o600)
         self._config.write_text(json.dumps(self._configuration(etcd, pace), indent=2))
@@ -334,7 +345,7 @@ class Patroni:
         """Take Patroni's settings, such as `synchronous_mode`; entering starts all."""
         self._pace = PACE | pace
         self._password = secrets.token_urlsafe(16)
-        self._way_in, self._way_to_read = free_port(), free_port()
+        self._way_in, self._way_to_read = port_to_keep(), port_to_keep()
         self._stack = contextlib.ExitStack()
 
     @property
