@@ -83,6 +83,15 @@ async def test_a_statement_in_bulk_counts(
     assert session.has_changes
 
 
+async def test_what_is_deleted_in_bulk_leaves_the_session(
+    session: WriteSession,
+) -> None:
+    note = await add(session, "old")
+    await session.commit()
+    await session.scalar(BULK["delete"])
+    assert note not in session
+
+
 @pytest.mark.parametrize("statement", BULK.values(), ids=BULK)
 async def test_what_a_cte_changes_counts(
     session: WriteSession,
