@@ -1,8 +1,10 @@
 """Health, as the platform that runs the service asks for it."""
 
+import gc
 import socket
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from alembic.script import ScriptDirectory
@@ -12,7 +14,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from sqlalchemy.exc import DBAPIError
 from starlette.testclient import TestClient
 
-from app import metrics
+from app import health, metrics
 from app.config import Settings
 from app.db.migrations import alembic_config, outdated_revisions
 from app.db.pending import BEHIND, EMPTY
@@ -132,6 +134,18 @@ def test_development_on_sqlite_migrates_by_itself(tmp_path: Path) -> None:
         assert client.get("/health/ready").status_code == 200
 
 
+def test_a_service_searches_for_garbage_less_often_than_python(tmp_path: Path) -> None:
+    before, usual = gc.get_threshold(), (700, 10, 10)
+    gc.set_threshold(*usual)
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    try:
+        with TestClient(create_app(make_settings(url, environment="development"))):
+            for set_now, default in zip(gc.get_threshold(), usual, strict=True):
+                assert set_now > default
+    finally:
+        gc.set_threshold(*before)
+
+
 def test_the_database_shows_its_gauges(client: TestClient) -> None:
     response = client.get("/health/database")
     assert response.status_code == 200
@@ -145,6 +159,14 @@ def test_the_database_shows_its_gauges(client: TestClient) -> None:
         "overflow": 0,
         "waiting": 0,
     }
+
+
+def test_the_database_shows_its_latency_in_milliseconds(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Mock(perf_counter=iter([10.0, 10.25]).__next__)
+    monkeypatch.setattr(health, "time", clock)
+    assert client.get("/health/database").json()["latency_ms"] == 250
 
 
 def test_a_started_app_has_its_gauges_among_the_metrics(

@@ -32,7 +32,7 @@ from sqlalchemy.schema import DropConstraint
 
 from app.config import ROOT
 from app.db.base import metadata
-from app.db.migrations import LOCK, alembic_config, upgrade
+from app.db.migrations import LOCK, alembic_config, migration_settings, upgrade
 from tests.conftest import DATABASES, fresh_database
 from tests.support import POOLER, at_once, make_settings, run, run_on
 
@@ -326,7 +326,10 @@ def test_migrations_may_have_a_url_of_their_own(tmp_path: Path) -> None:
     nowhere = "postgresql://somebody@127.0.0.1:1/nothing"
     with fresh_database("postgresql", tmp_path) as url:
         own = {"database_pooler": "transaction", "database_migration_url": url}
-        upgrade(make_settings(nowhere, **own))
+        settings = make_settings(nowhere, **own)
+        # Its lock is the session's, and outlives a transaction.
+        assert migration_settings(settings).database_pooler == "none"
+        upgrade(settings)
         command.current(alembic_config(make_settings(url)), check_heads=True)
 
 

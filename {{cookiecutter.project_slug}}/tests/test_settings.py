@@ -27,6 +27,7 @@ POSTGRESQL = "postgresql://user:hunter2@host/name"
         (POSTGRESQL, "database_replica_url", SQLITE),
         (POSTGRESQL, "database_migration_url", SQLITE),
         (POSTGRESQL, "database_replica_url", "no url"),
+        (POSTGRESQL, "database_replica_url", "mysql://host/name"),
         ("", "environment", "test"),
         ("sqlite://", "environment", "test"),
         ("sqlite:///:memory:", "environment", "test"),
@@ -113,6 +114,11 @@ def test_the_environment_decides_the_size_of_the_pool() -> None:
     # Four processes fit into PostgreSQL's default of 100, of which 3 are reserved.
     pool = production.database_pool_size + production.database_max_overflow
     assert 4 * (2 * pool + 1) <= 97
+
+
+def test_what_the_environment_lacks_is_read_from_a_file() -> None:
+    # No test writes one: it would be the owner's.
+    assert Settings.model_config["env_file"] == ROOT / ".env"
 
 
 def test_no_secret_is_printed() -> None:

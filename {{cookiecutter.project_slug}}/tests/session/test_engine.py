@@ -44,6 +44,18 @@ async def test_urls_are_taken_as_hosts_hand_them_out(notes_settings: Settings) -
     await execute(make_settings(url.render_as_string(hide_password=False)), "SELECT 1")
 
 
+def test_what_only_reads_goes_to_the_replica() -> None:
+    settings = make_settings(
+        "postgresql://user@primary/name",
+        database_replica_url="postgresql://user@replica/name",
+    )
+    database = Database(settings)
+    assert database.write_engine.url.host == "primary"
+    assert database.read_engine.url.host == "replica"
+    # Without the primary, nothing could be saved.
+    assert database.readiness_engine.url.host == "primary"
+
+
 def test_importing_the_app_connects_to_nothing() -> None:
     script = (
         "import socket, sqlite3\n"
@@ -62,6 +74,9 @@ def test_the_pools_have_the_size_that_is_set() -> None:
     for engine in (database.write_engine, database.read_engine):
         queue: Any = engine.pool
         assert (queue.size(), queue._max_overflow) == (3, 2)
+    # Readiness is asked for one connection at a time, and never long.
+    queue = database.readiness_engine.pool
+    assert (queue.size(), queue._max_overflow, queue._timeout) == (1, 0, 2)
 
 
 async def test_a_connection_is_used_again(database: Database) -> None:
@@ -263,6 +278,19 @@ async def test_a_silent_server_is_given_up_in_half_a_minute(
     names = "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT"
     options = [getattr(socket, name) for name in names]
     assert tcp_options(driver, *options) == [10, 5, 3, 30_000]
+
+
+async def test_a_connection_that_was_closed_in_the_pool_is_replaced(
+    database: Database,
+    notes_settings: Settings,
+) -> None:
+    if notes_settings.is_sqlite:
+        pytest.skip(only_postgresql)
+    async with database.read() as session:
+        driver = await driver_of(await session.connection())
+    await driver.close()
+    async with database.read() as session:
+        assert await count(session) == 0
 
 
 async def test_a_connection_that_is_killed_again_and_again_is_unavailable(

@@ -127,6 +127,26 @@ def test_a_commit_with_unknown_outcome_has_no_retry_after() -> None:
     assert outcome.retry_after is None
 
 
+def test_a_client_is_told_whether_and_when_to_try_again() -> None:
+    every = [
+        each
+        for each in vars(errors).values()
+        if isinstance(each, errors.DatabaseProblem)
+    ]
+    assert {each.type: each.retry_after for each in every if each.retry_after} == {
+        "database-busy": 1,
+        "database-unavailable": 5,
+        "migrations-pending": 5,
+        "pool-exhausted": 1,
+        "shutting-down": 5,
+    }
+    for each in every:
+        is_invited = each.detail.endswith("Try again.")
+        assert is_invited == (each.retry_after is not None), each
+    assert errors.FAILED_AFTER_COMMIT.detail.endswith("Do not repeat it.")
+    assert errors.UNKNOWN_COMMIT.detail.endswith("Check before retrying.")
+
+
 def test_a_pool_timeout_is_pool_exhausted() -> None:
     assert errors.to_problem(exc.TimeoutError()) is errors.EXHAUSTED
     assert errors.to_problem(errors.PoolExhaustedError()) is errors.EXHAUSTED
