@@ -105,6 +105,15 @@ def test_the_start_neither_fails_nor_hangs_without_the_database(
     assert caplog.text.count("not ready") == 1
 
 
+def test_a_file_that_cannot_be_opened_is_a_database_that_is_away(
+    tmp_path: Path,
+) -> None:
+    settings = make_settings(f"sqlite:///{tmp_path / 'nowhere' / 'test.db'}")
+    with TestClient(create_app(settings)) as client:
+        response = client.get("/health/ready")
+    assert (response.status_code, response.json()["detail"]) == (503, AWAY)
+
+
 @pytest.mark.parametrize(("is_lost", "reason"), [(True, AWAY), (False, REFUSES)])
 def test_readiness_tells_a_database_that_is_away_from_one_that_refuses(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, is_lost: bool, reason: str

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from uvicorn.config import LOGGING_CONFIG
 
 from app.config import Settings
+from app.context import route_of
 from app.logs import cause_of, configure_logging, handler, logger
 from app.main import create_app
 from app.problems import ForbiddenError, ProblemError
@@ -129,6 +130,11 @@ def test_a_request_has_one_line(
         "status": status,
     }
     assert "secret" not in str(records(log))
+
+
+def test_a_path_that_is_no_text_has_its_line() -> None:
+    # Not every server decodes paths as uvicorn does.
+    assert route_of({"path": "/\udcff"}) == "/%3F"
 
 
 def test_a_response_has_its_line_before_background_tasks_begin(

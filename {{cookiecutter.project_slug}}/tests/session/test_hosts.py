@@ -5,6 +5,7 @@
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import make_url, text
@@ -108,6 +109,28 @@ async def test_the_next_host_is_used_when_one_is_silent(
         assert await connection.scalar(text("SELECT 1")) == 1
     assert time.monotonic() - start < 4
     await engine.dispose()
+
+
+async def test_a_standby_is_looked_for_on_all_hosts_before_another_will_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = f"postgresql://user@one:1,two:2/name?{ROLE}=prefer-standby"
+    engine = make_engine(make_settings(url), read_only=True)
+    tried: list[tuple[str, str, int]] = []
+
+    def refuse(*_: object, **options: Any) -> None:
+        tried.append((options[ROLE], options["host"], options["port"]))
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(engine.dialect, "connect", refuse)
+    with pytest.raises(DatabaseUnavailableError):
+        await engine.connect()
+    assert tried == [
+        ("standby", "one", 1),
+        ("standby", "two", 2),
+        ("any", "two", 2),
+        ("any", "one", 1),
+    ]
 
 
 @pytest.mark.parametrize("role", ["standby", "read-only"])

@@ -230,6 +230,10 @@ async def test_times_are_compared_as_what_they_are(database: Database) -> None:
         await session.rollback()
 
 
+def test_what_each_row_has_may_not_be_null() -> None:
+    assert not [each.name for each in Stamped.__table__.columns if each.nullable]
+
+
 async def test_the_database_has_a_default_of_its_own(database: Database) -> None:
     statement = text(
         "INSERT INTO events (name, starts_at, version) VALUES"
