@@ -185,12 +185,15 @@ async def test_a_pooled_read_session_only_reads(notes_settings: Settings) -> Non
     await database.dispose()
 
 
-@pytest.mark.parametrize("read_only", [True, False])
-async def test_a_pooler_gets_nothing_that_it_refuses(
-    monkeypatch: pytest.MonkeyPatch, read_only: bool
-) -> None:
+async def sent_to(
+    pooler: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    read_only: bool,
+) -> dict[str, Any]:
+    """Return what a driver gets in order to connect."""
     nowhere = "postgresql://somebody@127.0.0.1:1/nothing"
-    settings = make_settings(nowhere, database_pooler="transaction")
+    settings = make_settings(nowhere, database_pooler=pooler)
     engine = make_engine(settings, read_only=read_only)
     sent: list[dict[str, Any]] = []
 
@@ -201,7 +204,14 @@ async def test_a_pooler_gets_nothing_that_it_refuses(
     monkeypatch.setattr(engine.dialect, "connect", refuse)
     with pytest.raises(DatabaseUnavailableError):
         await engine.connect()
-    (options,) = sent
+    return sent[0]
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+async def test_a_pooler_gets_nothing_that_it_refuses(
+    monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    options = await sent_to("transaction", monkeypatch, read_only=read_only)
     # Parameters of the session, and statements that live on one server connection.
 {% if cookiecutter.io == 'async' %}
     assert options["server_settings"] == {}
@@ -211,6 +221,14 @@ async def test_a_pooler_gets_nothing_that_it_refuses(
     assert options["options"] == ""
     assert options["prepare_threshold"] is None
 {% endif %}
+
+
+async def test_statements_are_prepared_where_no_pooler_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = await sent_to("none", monkeypatch, read_only=False)
+    off = {"statement_cache_size", "prepared_statement_cache_size", "prepare_threshold"}
+    assert not off & set(options)
 
 
 @pytest.mark.parametrize("is_noticed", [True, False])
