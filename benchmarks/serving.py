@@ -70,7 +70,7 @@ def contenders(io: str, folder: Path) -> dict[str, Contender]:
     """Return our own of this `io`, rendered into the folder, and their peers."""
     found = {}
     for name, variant in OURS[io].items():
-        (place := folder / name).mkdir()
+        (place := folder / f"{io}-{name}").mkdir()
         project = render(dict(VARIANTS[variant]), place)
         found[name] = Contender(project, "app.main:app")
     for name, module in PEERS[io].items():
