@@ -194,7 +194,14 @@ class Etcd(Daemon):
             *("--initial-cluster", f"only={peers}"),
             *("--logger", "zap", "--log-level", "error"),
         )
-        until(lambda: ask(f"{clients}/health")[0] == 200, "etcd")
+        until(lambda: self._is_healthy(clients), "etcd")
+
+    def _is_healthy(self, clients: str) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            said = (self.home / "log").read_text()
+            raise PostgresError(f"etcd has ended: {said[-2_000:]}")
+        # It may take a connection before it serves anybody.
+        return ask(f"{clients}/health", timeout=1)[0] == 200
 
 
 class Node(Cluster):
