@@ -39,8 +39,6 @@ class Group:
 
     title: str
     pages: list[Page]
-    is_folded: bool
-    """Whether only its own pages list them all."""
 
 
 def build(folder: Path, address: str = "") -> int:
@@ -122,9 +120,6 @@ def _pages(projects: list[dict[str, str]]) -> tuple[dict[str, Page], list[Group]
             texts[f"{PROJECT}/{name}"] = [_filled(each.get(name)) for each in projects]
     order = tomllib.loads((HERE / "navigation.toml").read_text(encoding="utf-8"))
     plain = {name for each in order["sections"] for name in each["pages"]}
-    plain |= {
-        path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/decisions/*.md")
-    }
     for source in sorted(plain - texts.keys()):
         text = (ROOT / source).read_text(encoding="utf-8")
         texts[source] = [text] * len(answers)
@@ -155,8 +150,7 @@ def _groups(pages: dict[str, Page], sections: list[dict[str, Any]]) -> list[Grou
         names = [*section["pages"], *sorted(rest)]
         if names:
             shown = [pages[name] for name in names]
-            folded = section.get("folded", False)
-            found.append(Group(section["title"], shown, folded))
+            found.append(Group(section["title"], shown))
     return found
 
 
