@@ -269,6 +269,19 @@ def of_database(url: str, database: str) -> str:
     return urlsplit(url)._replace(path=urlsplit(database).path).geturl()
 
 
+def leads_to(url: str, *, is_standby: bool) -> bool:
+    """Return whether connections by this URL, one after another, are all to such."""
+    try:
+        for _ in range(6):
+            with psycopg.connect(url, connect_timeout=2) as connection:
+                row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
+                if row != (is_standby,):
+                    return False
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 @contextmanager
 def shop_on(
     cluster: Patroni, project: Path, way: str, **settings: Any
@@ -284,6 +297,9 @@ def shop_on(
         "proxy": (cluster.proxy_url, cluster.proxy_replica_url),
     }
     writes, reads = (of_database(each, url) for each in ways[way])
+    # HAProxy takes each node for the right one until it has looked three times.
+    until(lambda: leads_to(writes, is_standby=False), "the way to the primary")
+    until(lambda: leads_to(reads, is_standby=True), "the way to a standby")
     run(project, *MIGRATE, DATABASE_URL=writes)
     server.execute(SEED, url)
     settings = {
