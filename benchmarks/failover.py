@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import figures
+from benchmarks.page import table
 from tests.failover import FAULTS, LOSSES, attempt, cannot_happen
 from tests.patroni import Patroni, what_is_missing
 from tests.postgres import Server
@@ -63,21 +64,18 @@ def cells(outcome: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def table(faults: list[str], columns: tuple[str, ...]) -> str:
+def table_of(faults: list[str], columns: tuple[str, ...]) -> str:
     """Return what is stored of these faults, as a table in Markdown."""
     stored = figures.read("failover")
-    lines = [
-        ["fault", "URL", "", *columns],
-        ["---", "---", "---", *["---:"] * len(columns)],
-    ]
+    rows = []
     for fault in faults:
         for way, name in WAYS.items():
             for variant in map(name_of, EXTREMES):
                 if outcome := stored.get(f"{fault}/{way}/{variant}"):
                     found = cells(outcome)
                     io = variant.partition("-")[0]
-                    lines.append([fault, name, io, *(found[each] for each in columns)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+                    rows.append([fault, name, io, *(found[each] for each in columns)])
+    return table(["fault", "URL", "", *columns], rows, numbers=len(columns))
 
 
 def page(text: str) -> str:
@@ -85,7 +83,7 @@ def page(text: str) -> str:
     for name, of in TABLES.items():
         before, rest = text.split(f"<!-- {name} -->\n")
         _, after = rest.split(f"<!-- end of {name} -->")
-        new = f"<!-- {name} -->\n{table(*of)}\n<!-- end of {name} -->"
+        new = f"<!-- {name} -->\n{table_of(*of)}\n<!-- end of {name} -->"
         text = before + new + after
     return text
 

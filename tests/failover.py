@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import psycopg
 from httpx2 import HTTPError, Response
 
-from tests.patroni import Patroni, program, until
+from tests.patroni import Node, Patroni, program, until
 from tests.postgres import Server
 from tests.service import MIGRATE, run
 from tests.shop import (
@@ -335,6 +335,11 @@ def killed(cluster: Patroni) -> None:
     """The primary loses its power, and comes back when there is another."""
     old = cluster.primary()
     old.cut_power()
+    start_again(old, cluster)
+
+
+def start_again(old: Node, cluster: Patroni) -> None:
+    """Start a primary that is gone, a while after there is another."""
     cluster.primary()
     time.sleep(WHILE)
     old.start()
@@ -347,9 +352,7 @@ def killed_in_commit(cluster: Patroni) -> None:
         time.sleep(2)
         old = cluster.primary()
         old.cut_power()
-    cluster.primary()
-    time.sleep(WHILE)
-    old.start()
+    start_again(old, cluster)
     until(cluster.is_whole, "nodes that follow")
     commits("on", cluster)
 
@@ -384,9 +387,7 @@ def killed_with_late_standbys(cluster: Patroni) -> None:
         os.kill(pid, signal.SIGSTOP)
     time.sleep(1)
     old.cut_power()
-    cluster.primary()
-    time.sleep(WHILE)
-    old.start()
+    start_again(old, cluster)
 
 
 def paused(cluster: Patroni) -> None:

@@ -17,10 +17,7 @@ from app.db.pool import connect_in_time, watch_connections
 from app.db.schema_changes import survive_schema_changes
 from app.db.sqlite import prepare_sqlite
 from app.db.timeouts import set_local, timeout_parameters
-from app.db.transaction_errors import (
-    classify_transaction_errors,
-    give_up_standbys,
-)
+from app.db.transaction_errors import classify_transaction_errors, give_up_standbys
 
 
 def make_engine(

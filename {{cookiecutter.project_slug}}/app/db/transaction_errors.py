@@ -118,8 +118,9 @@ def classify_transaction_errors(engine: Engine) -> None:
 
     @event.listens_for(engine, "rollback")
     def rollback(connection: Connection) -> None:
-        transactions[connection].forget_failure()
-        transactions[connection].ending = "ROLLBACK"
+        transaction = transactions[connection]
+        transaction.forget_failure()
+        transaction.ending = "ROLLBACK"
 
     @event.listens_for(engine, "savepoint")
     def savepoint(connection: Connection, _name: None) -> None:
@@ -137,7 +138,8 @@ def classify_transaction_errors(engine: Engine) -> None:
         transaction = transactions[connection]
         reason = None if transaction.failed_after is None else STATEMENT_FAILED
         if _is_in_transaction(connection):
-            reason = reason or _reason_not_to_commit(connection, transaction)
+            has_run = transaction.has_run
+            reason = reason or _reason_not_to_commit(connection, has_run=has_run)
         if reason:
             # Raising keeps SQLAlchemy from doing so, and the connection is not to go
             # back to the pool like that.
@@ -153,8 +155,7 @@ def _failed_to_begin(context: ExceptionContext) -> bool:
     connection = context.connection
     if connection is None or not _is_in_transaction(connection):
         return False
-    driver: Any = connection.connection.driver_connection
-    return reason_not_to_commit(driver, has_run=True) == TRANSACTION_ENDED
+    return _reason_not_to_commit(connection, has_run=True) == TRANSACTION_ENDED
 
 
 def _is_in_transaction(connection: Connection) -> bool:
@@ -164,11 +165,9 @@ def _is_in_transaction(connection: Connection) -> bool:
     return connection.in_transaction() and not is_autocommit
 
 
-def _reason_not_to_commit(
-    connection: Connection, transaction: _Transaction
-) -> str | None:
+def _reason_not_to_commit(connection: Connection, *, has_run: bool) -> str | None:
     """Return what the driver knows of the transaction, and SQLAlchemy does not."""
     driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "sqlite":
         return None if driver.in_transaction else TRANSACTION_ENDED
-    return reason_not_to_commit(driver, has_run=transaction.has_run)
+    return reason_not_to_commit(driver, has_run=has_run)
