@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from http.client import HTTPException
@@ -35,6 +34,7 @@ from tests.postgres import (
     suspend,
     unprivileged_account,
 )
+from tests.service import wait_until
 
 NODES = ("a", "b", "c")
 # The shortest that Patroni accepts: a primary that says nothing is one for 20 seconds.
@@ -130,13 +130,9 @@ def port_to_keep() -> int:
             return port
 
 
-def until(condition: Callable[[], object], what: str, patience: float = 90) -> None:
-    """Return as soon as the condition holds; it has to before the patience ends."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            raise PostgresError(f"waited in vain for {what}")
-        time.sleep(0.05)
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait as long as a cluster may need: it takes `ttl` to miss somebody, and more."""
+    wait_until(condition, 90, what)
 
 
 class Daemon:
@@ -454,7 +450,7 @@ class Patroni:
             stack.callback(self._start_haproxy().remove)
             try:
                 until(self.is_whole, "nodes that follow")
-            except PostgresError as error:
+            except AssertionError as error:
                 error.add_note("\n".join(node.log[-3000:] for node in self.nodes))
                 raise
             self._stack = stack.pop_all()

@@ -60,11 +60,13 @@ def run(folder: Path, *command: str | Path, **settings: object) -> str:
     return ended.stdout
 
 
-def wait_until(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
+def wait_until(
+    condition: Callable[[], object], patience: float = PATIENCE, what: str = "this"
+) -> None:
     """Return as soon as the condition holds; it has to before the patience ends."""
     deadline = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.02)
 
 
