@@ -15,6 +15,7 @@ from pytest_cookies.plugin import Cookies
 from tests import evidence
 from tests.owner import Run, commit, copy_template
 from tests.postgres import Keeper, Server, ask_for_url
+from tests.service import PROGRAMS
 from tests.template import COMBINATIONS, EXTREMES, PAIRS, Answers, Bakery, name_of
 
 KEEPER = pytest.StashKey[Keeper]()
@@ -117,6 +118,15 @@ def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Their modules have the same names; mypy notices that the content is another.
     """
     return tmp_path_factory.mktemp("mypy")
+
+
+@pytest.fixture(scope="session")
+def tools(mypy_cache: Path) -> dict[str, Any]:
+    """The settings with which a page's commands find their programs, and no cache.
+
+    Only mypy keeps what it learns of the libraries, from one variant to the next.
+    """
+    return {"PATH": PROGRAMS, "MYPY_CACHE_DIR": mypy_cache, "RUFF_NO_CACHE": "true"}
 
 
 @pytest.fixture(params=COMBINATIONS, ids=name_of)

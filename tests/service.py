@@ -19,6 +19,9 @@ from httpx2 import Client, Limits
 PATIENCE = 60.0
 MIGRATE = (sys.executable, "-m", "alembic", "upgrade", "head")
 UVICORN = (sys.executable, "-m", "uvicorn", "app.main:app")
+BASH = ("bash", "-euo", "pipefail", "-c")
+# Where a shell finds what is installed beside us.
+PROGRAMS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 # What our own environment must not decide for a project.
 THEIRS = (
     *("CORS_", "DATABASE_", "ENVIRONMENT", "FASTAPI_", "LOG_", "MAX_", "OTEL_"),

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.postgres import Server
-from tests.service import run
+from tests.service import PROGRAMS, run
 from tests.template import DEFAULT, VARIANTS, Answers, Bakery, name_of
-from tests.test_files import PROGRAMS, WORKFLOW, data_of
+from tests.test_files import WORKFLOW, data_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.costly]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
@@ -12,10 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.service import run
+from tests.service import PROGRAMS, run
 from tests.template import DEFAULT, ROOT, Bakery
 
-PROGRAMS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 WORKFLOW = ".github/workflows/ci.yml"
 SITE = ".github/workflows/site.yml"
 DEPENDABOT = ".github/dependabot.yml"

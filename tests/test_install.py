@@ -11,14 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import Service, run
+from tests.service import BASH, PROGRAMS, Service, run
 from tests.shop import register, sign_in
 from tests.template import Bakery
 
 pytestmark = pytest.mark.slow
 
-BASH = ("bash", "-euo", "pipefail", "-c")
-PROGRAMS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 MINUTES = 600.0  # At most that many seconds, most of them pip's.
 
 

@@ -11,10 +11,8 @@ import pytest
 from examples.realworld.__main__ import HERE, make
 from tests.postgres import Server
 from tests.postman import run_collection
-from tests.service import MIGRATE, Service, run
+from tests.service import BASH, MIGRATE, Service, run
 from tests.template import Answers
-from tests.test_features import BASH
-from tests.test_features import tools as tools
 
 pytestmark = [pytest.mark.slow, pytest.mark.costly]
 

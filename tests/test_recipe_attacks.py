@@ -36,7 +36,6 @@ from tests.service import (
 )
 from tests.shop import UNKNOWN
 from tests.template import Answers
-from tests.test_features import tools as tools
 from tests.test_recipes import Prepare
 from tests.test_recipes import prepare as prepare
 from tests.test_recipes import shelf as shelf

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.follow import CHECKS, PLANTED, follow
 from tests.postgres import Server
-from tests.service import run
+from tests.service import BASH, run
 from tests.template import EXTREMES, ROOT, Answers, Bakery, name_of, render_page
-from tests.test_features import BASH, CHECKS, PLANTED, follow
-from tests.test_features import tools as tools
 
 pytestmark = [pytest.mark.slow, pytest.mark.costly]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests import service
+from tests.follow import CHECKS, FEATURE, follow
 from tests.owner import CRUFT, Run, commit, copy_template
 from tests.template import EXTREMES, ROOT, SLUG, VARIANTS, Answers, Bakery, name_of
-from tests.test_features import CHECKS, FEATURE, PROGRAMS, follow
 
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 HEADING = re.compile(
@@ -101,7 +101,7 @@ def test_a_project_of_the_last_release_follows_with_its_own_feature(
     project = tmp_path / SLUG
     commit(run, project)
     before = rendered(run, project)
-    follow("docs/add-a-feature.md", project, omitting=CHECKS, PATH=PROGRAMS)
+    follow("docs/add-a-feature.md", project, omitting=CHECKS, PATH=service.PROGRAMS)
     commit(run, project)
     owned = rendered(run, project)
     own = {name for name in owned if owned[name] != before.get(name)}

@@ -26,6 +26,7 @@ import psycopg
 import pytest
 from httpx2 import Client, Response
 
+from tests.follow import CHECKS, follow
 from tests.postgres import Cluster, Replica, Server, free_port
 from tests.proxy import Proxy
 from tests.service import MIGRATE, Service, run, wait_until
@@ -41,8 +42,6 @@ from tests.shop import (
     transfer,
 )
 from tests.template import DEFAULT, EXTREMES, ROOT, SLUG, Answers, Bakery, name_of
-from tests.test_features import CHECKS, follow
-from tests.test_features import tools as tools
 
 pytestmark = pytest.mark.slow
 

@@ -11,14 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.owner import Run, publish
-from tests.service import Service
+from tests.service import BASH, PROGRAMS, Service
 from tests.template import DEFAULT, PROMPTS, ROOT, SLUG, Bakery, files_in
 
 pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BASH = ("bash", "-euo", "pipefail", "-c")
-PROGRAMS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 CACHES = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
 # Somebody who takes each default.
 ENTER = "\n" * len(PROMPTS)

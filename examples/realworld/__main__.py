@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 
 from jinja2 import Template
 
+from tests.follow import follow
 from tests.template import DEFAULT, VARIANTS, Answers, name_of, render, render_page
-from tests.test_features import follow
 
 HERE = Path(__file__).resolve().parent
 FILES = HERE / "files"
