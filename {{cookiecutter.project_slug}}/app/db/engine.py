@@ -17,7 +17,11 @@ from app.db.pool import connect_in_time, watch_connections
 from app.db.schema_changes import survive_schema_changes
 from app.db.sqlite import prepare_sqlite
 from app.db.timeouts import set_local, timeout_parameters
-from app.db.transaction_errors import classify_transaction_errors, give_up_standbys
+from app.db.transaction_errors import (
+    classify_read_errors,
+    classify_transaction_errors,
+    give_up_standbys,
+)
 
 
 def make_engine(
@@ -47,13 +51,16 @@ def make_engine(
         url, options["connect_args"] = _postgresql(url, settings, read_only=read_only)
         engine = create_async_engine(url, **options)
         connect_in_time(engine.sync_engine, settings, servers)
-        if settings.database_pooler == "none":
-            survive_schema_changes(engine.sync_engine)
         if not read_only:
             give_up_standbys(engine.sync_engine)
     if settings.database_pooler == "transaction":
         _set_parameters_in_each_transaction(engine.sync_engine, settings)
-    classify_transaction_errors(engine.sync_engine)
+    if read_only:
+        classify_read_errors(engine.sync_engine)
+    else:
+        classify_transaction_errors(engine.sync_engine)
+    if not settings.is_sqlite and settings.database_pooler == "none":
+        survive_schema_changes(engine.sync_engine)
     watch_connections(engine.sync_engine, settings)
     return engine
 

@@ -6,7 +6,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine.interfaces import ExceptionContext
+from sqlalchemy.engine.interfaces import (
+    DBAPICursor,
+    ExceptionContext,
+    ExecutionContext,
+)
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, PendingRollbackError
 
 from app.db.driver import is_lost, reason_not_to_commit
@@ -62,6 +66,34 @@ def give_up_standbys(engine: Engine) -> None:
             context.is_disconnect = True
 
 
+def classify_read_errors(engine: Engine) -> None:
+    """Notice lost connections of an engine that only reads, by its dialect alone.
+
+    Events of the engine itself would cost each read more than all that they do here:
+    SQLAlchemy joins their listeners anew for each connection.
+
+    A connection whose ROLLBACK fails is not used again.
+    """
+
+    @event.listens_for(engine, "handle_error")
+    def handle_error(context: ExceptionContext) -> None:
+        if context.connection is None or context.connection.invalidated:
+            return
+        # What is not the execution of a statement is a ROLLBACK.
+        if is_lost(context) or context.execution_context is None:
+            _regard_as_lost(context)
+        _raise_what_is_raw(context)
+
+    @event.listens_for(engine, "do_execute")
+    def refuse_control(
+        _cursor: DBAPICursor,
+        statement: str,
+        _parameters: Any,
+        context: ExecutionContext,
+    ) -> None:
+        _refuse_control(context.root_connection, statement)
+
+
 def classify_transaction_errors(engine: Engine) -> None:
     """Make errors say what became of the transaction.
 
@@ -89,20 +121,14 @@ def classify_transaction_errors(engine: Engine) -> None:
             return
         transaction = transactions.setdefault(connection, _Transaction())
         if is_lost(context) or transaction.ending == "ROLLBACK":
-            context.is_disconnect = True
-            context.invalidate_pool_on_disconnect = False
+            _regard_as_lost(context)
         if not context.is_disconnect:
             if transaction.failed_after is None:
                 transaction.failure = context.sqlalchemy_exception
                 transaction.failed_after = transaction.savepoint
-        elif not isinstance(error, Exception):
-            return  # It is being cancelled.
-        elif transaction.ending == "COMMIT":
+        elif transaction.ending == "COMMIT" and isinstance(error, Exception):
             raise CommitOutcomeUnknownError("connection lost in COMMIT")
-        elif context.sqlalchemy_exception is None:
-            raise DBAPIError(
-                context.statement, None, error, connection_invalidated=True
-            )
+        _raise_what_is_raw(context)
 
     @event.listens_for(engine, "before_cursor_execute")
     def refuse_control(connection: Connection, *execution: Any) -> None:
@@ -110,11 +136,7 @@ def classify_transaction_errors(engine: Engine) -> None:
         # SQLite's own BEGIN comes before the transaction.
         if transaction := transactions.get(connection):
             transaction.has_run = True
-        if _CONTROL.match(statement) and _is_in_transaction(connection):
-            raise InvalidRequestError(
-                f"{statement.split()[0].upper()} is not allowed as a statement; "
-                "call the session's commit(), rollback() or begin_nested()"
-            )
+        _refuse_control(connection, statement)
 
     @event.listens_for(engine, "rollback")
     def rollback(connection: Connection) -> None:
@@ -148,6 +170,29 @@ def classify_transaction_errors(engine: Engine) -> None:
             transaction.forget_failure()
             raise PendingRollbackError(reason) from cause
         transaction.ending = "COMMIT"
+
+
+def _regard_as_lost(context: ExceptionContext) -> None:
+    """Replace the connection, and no other of its pool."""
+    context.is_disconnect = True
+    context.invalidate_pool_on_disconnect = False
+
+
+def _raise_what_is_raw(context: ExceptionContext) -> None:
+    """Raise a loss that SQLAlchemy did not recognize as it raises others."""
+    error = context.original_exception
+    # Being cancelled is no `Exception`.
+    is_raw = context.sqlalchemy_exception is None and isinstance(error, Exception)
+    if context.is_disconnect and is_raw:
+        raise DBAPIError(context.statement, None, error, connection_invalidated=True)
+
+
+def _refuse_control(connection: Connection, statement: str) -> None:
+    if _CONTROL.match(statement) and _is_in_transaction(connection):
+        raise InvalidRequestError(
+            f"{statement.split()[0].upper()} is not allowed as a statement; "
+            "call the session's commit(), rollback() or begin_nested()"
+        )
 
 
 def _failed_to_begin(context: ExceptionContext) -> bool:

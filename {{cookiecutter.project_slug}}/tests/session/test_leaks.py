@@ -6,15 +6,25 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from starlette.testclient import TestClient
 
 from app.config import Settings
 from app.db import pool
 from app.db.database import Database
+from app.db.driver import DRIVER_ERRORS
 from app.main import create_app
 from tests.session.probe import Note, count
 from tests.support import count_leaks
+
+# There is no absolute value of the 900th.
+NUMBERS = """
+WITH RECURSIVE numbers(n) AS (
+    SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1000
+)
+SELECT abs(-9223372036854775807 - n / 900) FROM numbers
+"""
 
 
 async def test_a_session_cannot_be_used_after_its_end(database: Database) -> None:
@@ -80,6 +90,22 @@ async def test_a_rollback_that_fails_on_return_is_logged_and_leaks_nothing(
     assert await count_leaks(database) == 0
     async with database.snapshot() as session:
         assert await count(session) == 0
+
+
+async def read_all(database: Database, statement: str) -> None:
+    async with database.snapshot() as session:
+        options = {"yield_per": 10}
+        result = await session.stream(text(statement), execution_options=options)
+        async for _ in result:
+            pass
+
+
+async def test_a_row_that_cannot_be_computed_costs_no_connection(
+    database: Database,
+) -> None:
+    with pytest.raises((DBAPIError, *DRIVER_ERRORS)) as caught:
+        await read_all(database, NUMBERS)
+    assert not getattr(caught.value, "connection_invalidated", False)
 
 
 def test_the_app_closes_all_connections_at_its_end(notes_settings: Settings) -> None:

@@ -92,6 +92,13 @@ async def test_a_statement_that_ends_the_transaction_is_refused(
     assert await count_apart(database) == 0
 
 
+async def test_so_is_one_that_would_end_a_snapshot(database: Database) -> None:
+    async with database.snapshot() as session:
+        connection = await session.connection()
+        with pytest.raises(InvalidRequestError, match="COMMIT is not allowed"):
+            await connection.execute(text("COMMIT"))
+
+
 async def test_a_savepoint_may_be_written_as_a_statement(database: Database) -> None:
     async with database.write() as session:
         await add(session, NoteIn())
