@@ -1,7 +1,9 @@
 """How many instructions a request takes in a service, by Valgrind's callgrind.
 
 Unlike times, they hardly depend on what else the machine does. What PostgreSQL does is
-not in it, nor what the kernel does; and no instruction says how long it took.
+not in it, nor what the kernel does; and no instruction says how long it took. Nor is
+Python's garbage collector in it: one run of it among so few requests would weigh more
+than what is compared.
 
 The same, with a guard of the shop taken out, says what that guard costs.
 """
@@ -79,7 +81,28 @@ GUARDS: dict[str, tuple[str, list[Change]]] = {
     ),
     "transactions": (
         "noticing a COMMIT that saved nothing, or whose outcome nobody knows",
-        [(ENGINE, "    classify_transaction_errors(engine.sync_engine)\n", "")],
+        [
+            (
+                ENGINE,
+                "        classify_read_errors(engine.sync_engine)\n",
+                "        pass\n",
+            ),
+            (
+                ENGINE,
+                "        classify_transaction_errors(engine.sync_engine)\n",
+                "        pass\n",
+            ),
+        ],
+    ),
+    "schema": (
+        "running a statement again that a migration has made invalid",
+        [
+            (
+                ENGINE,
+                "        survive_schema_changes(engine.sync_engine)\n",
+                "        pass\n",
+            )
+        ],
     ),
     "statements": (
         "refusing lazy loads, and a second statement of a session for one",
@@ -89,6 +112,18 @@ GUARDS: dict[str, tuple[str, list[Change]]] = {
                 '@event.listens_for(ReadSession.sync_session_class, "do_orm_execute")',
                 "",
             )
+        ],
+    ),
+    "sessions": (
+        "refusing a second session of a request, and one that is used after its end",
+        [
+            (SESSION, "        held = _entered.get()\n", "        held = None\n"),
+            (SESSION, "        _entered.set(self)\n", ""),
+            (
+                SESSION,
+                '@event.listens_for(ReadSession.sync_session_class, "after_begin")',
+                "",
+            ),
         ],
     ),
     "status": (
@@ -102,29 +137,41 @@ GUARDS: dict[str, tuple[str, list[Change]]] = {
         "reading without BEGIN and ROLLBACK",
         [(DATABASE, '= {"isolation_level": "AUTOCOMMIT"}', "= {}")],
     ),
-    "collector": (
-        "a garbage collector that does not look at what was imported",
-        [(MAIN, "            _spare_the_garbage_collector()", "            pass")],
-    ),
 }
 NONE = "none"
+# What watches over sessions, connections and statements, all taken out at once.
+WATCHING = "watching"
+WATCHED_BY = (
+    *("connections", "changes", "transactions", "schema", "statements", "sessions"),
+)
 
 
-def count(made: Bench, contender: Contender, *workloads: str) -> dict[str, int]:
+def count(
+    made: Bench, contender: Contender, *workloads: str, clients: int = CLIENTS
+) -> dict[str, int]:
     """Return the thousands of instructions that a request of each workload takes."""
     found = {}
     with TemporaryDirectory() as folder:
+        # Python runs a module of this name, where it finds one, when it starts.
+        disabling = Path(folder) / "sitecustomize.py"
+        disabling.write_text("import gc\n\ngc.disable()\n", encoding="utf-8")
         before = (
             *("valgrind", "--tool=callgrind", "--instr-atstart=no"),
             f"--callgrind-out-file={folder}/out",
         )
-        service = Service(contender, made.database(), before=before, patience=PATIENCE)
+        service = Service(
+            *(contender, made.database()),
+            before=before,
+            patience=PATIENCE,
+            PYTHONPATH=folder,
+            PYTHONHASHSEED=0,
+        )
         with service:
             for workload in workloads:
-                made.ask(service, workload, CLIENTS, WARM_UP)
+                made.ask(service, workload, clients, WARM_UP)
                 control(service, "--instr=on")
                 control(service, "--zero")
-                made.ask(service, workload, CLIENTS, REQUESTS)
+                made.ask(service, workload, clients, REQUESTS)
                 control(service, "--dump")
                 control(service, "--instr=off")
                 found[workload] = round(instructions(Path(folder)) / REQUESTS / 1_000)
@@ -140,7 +187,7 @@ def control(service: Service, what: str) -> None:
 def instructions(folder: Path) -> int:
     """Return how many the dumps in a folder have counted, and remove these."""
     counted = 0
-    for dump in folder.iterdir():
+    for dump in folder.glob("out*"):
         text = dump.read_text(errors="replace")
         if total := re.search(r"^(?:summary|totals): (\d+)", text, re.M):
             counted += int(total[1])
@@ -165,7 +212,8 @@ def without(guard: str, project: Path) -> dict[Path, str]:
     Raises `AssertionError` if they are not as they were when this was written.
     """
     changed: dict[Path, str] = {}
-    for file, there, instead in GUARDS[guard][1]:
+    guards = WATCHED_BY if guard == WATCHING else [guard]
+    for file, there, instead in [each for name in guards for each in GUARDS[name][1]]:
         path = project / file
         text = changed.get(path) or path.read_text(encoding="utf-8")
         assert text.count(there) == 1, f"{file} has changed: {there!r}"
@@ -181,6 +229,8 @@ def count_without(guard: str) -> None:
         if guard != NONE:
             for path, text in without(guard, project).items():
                 path.write_text(text, encoding="utf-8")
-        counted = count(made, Contender(project, "app.main:app"), "read", "create")
+        contender = Contender(project, "app.main:app")
+        # One client, since a guard costs less than it matters who waits for whom.
+        counted = count(made, contender, "read", "create", clients=1)
     print(f"without {guard}: {counted} thousand instructions a request")
     figures.store("guards", {guard: counted})

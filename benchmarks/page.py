@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import figures
 from benchmarks.compare import CLIENTS, compared
 from benchmarks.figures import NotMeasuredError, Ratio
-from benchmarks.instructions import GUARDS, NONE
+from benchmarks.instructions import GUARDS, NONE, WATCHED_BY, WATCHING
 from benchmarks.plots import line_plots
 from benchmarks.serving import OURS, PEERS
 from benchmarks.workloads import WORKLOADS
@@ -123,7 +123,11 @@ def guard_table() -> str:
     """Return the table of what each guard costs."""
     stored, base = figures.read("guards"), figures.part("guards", NONE)
     rows = [["the whole service", *(f"{base[each]:,}" for each in base)]]
-    for guard, (what, _) in GUARDS.items():
+    described = {guard: what for guard, (what, _) in GUARDS.items()} | {
+        WATCHING: f"{len(WATCHED_BY)} of these at once, which watch over sessions, "
+        "connections and statements"
+    }
+    for guard, what in described.items():
         if without := stored.get(guard):
             rows.append([what, *(share(base[each], without[each]) for each in base)])
     return table(["what", *(CALLED[each] for each in base)], rows, len(base))
