@@ -23,6 +23,7 @@ from benchmarks.page import table, with_tables
 from tests.failover import MANY
 from tests.machines import (
     CHANGES,
+    PATIENTLY_LOCKED,
     WAYS,
     Deployment,
     Sale,
@@ -106,7 +107,7 @@ def page(text: str) -> str:
 def sell_all(server: Server, project: Path, variant: str) -> None:
     """Let all order the same at once, with each number of processes."""
     for machines, workers in SITES:
-        with served(project, server, machines, workers) as site:
+        with served(project, server, machines, workers, **PATIENTLY_LOCKED) as site:
             store(f"sale/{machines}/{workers}/{variant}", sell(site))
 
 

@@ -10,6 +10,7 @@ from tests.evidence import note
 from tests.failover import MANY, Clients
 from tests.machines import (
     CHANGES,
+    PATIENTLY_LOCKED,
     VERSIONS,
     deploy,
     next_release,
@@ -19,7 +20,7 @@ from tests.machines import (
 )
 from tests.postgres import Server
 from tests.shop import new_product
-from tests.template import EXTREMES, Answers, Bakery, name_of
+from tests.template import DEFAULT, EXTREMES, Answers, Bakery, name_of
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +38,7 @@ def test_several_processes_sell_nothing_twice(
     if machines > 1 and (missing := what_is_missing()):
         pytest.skip(missing)
     project = bake(**variant, example=True)
-    with served(project, server, machines, workers) as site:
+    with served(project, server, machines, workers, **PATIENTLY_LOCKED) as site:
         sale = sell(site)
     print(sale)
     assert sale.statuses.keys() == {201, 409}
@@ -48,26 +49,24 @@ def test_several_processes_sell_nothing_twice(
     assert sale.connections == sale.limit
 
 
-@pytest.mark.costly
-@pytest.mark.parametrize("variant", EXTREMES, ids=name_of)
 @pytest.mark.parametrize(
-    ("workers", "clients"),
-    [(1, FEW), pytest.param(2, MANY, marks=pytest.mark.rare)],
-    ids=["few", "many"],
+    ("clients", "variant"),
+    [
+        pytest.param(FEW, DEFAULT, id=f"few-{name_of(DEFAULT)}"),
+        *(
+            pytest.param(MANY, each, id=f"many-{name_of(each)}", marks=pytest.mark.rare)
+            for each in EXTREMES
+        ),
+    ],
 )
 def test_a_rolling_deploy_fails_no_request(
-    workers: int,
-    clients: Clients,
-    variant: Answers,
-    bake: Bakery,
-    server: Server,
-    tmp_path: Path,
+    clients: Clients, variant: Answers, bake: Bakery, server: Server, tmp_path: Path
 ) -> None:
     if missing := what_is_missing():
         pytest.skip(missing)
     project = bake(**variant, example=True)
     release = next_release(project, tmp_path, CHANGES["a column and an index"])
-    with served(project, server, 2, workers) as site:
+    with served(project, server, machines=2, workers=2) as site:
         deployment = deploy(site, release, "drained", clients)
         new = new_product(weight=7)
         created = site.shop.client().post("/products", json=new)
