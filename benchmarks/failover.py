@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import figures
-from benchmarks.page import table
+from benchmarks.page import table, with_tables
 from tests.failover import FAULTS, LOSSES, attempt, cannot_happen
 from tests.patroni import Patroni, what_is_missing
 from tests.postgres import Server
@@ -80,12 +80,7 @@ def table_of(faults: list[str], columns: tuple[str, ...]) -> str:
 
 def page(text: str) -> str:
     """Return the text of the page with the tables of what is stored now."""
-    for name, of in TABLES.items():
-        before, rest = text.split(f"<!-- {name} -->\n")
-        _, after = rest.split(f"<!-- end of {name} -->")
-        new = f"<!-- {name} -->\n{table_of(*of)}\n<!-- end of {name} -->"
-        text = before + new + after
-    return text
+    return with_tables(text, {name: table_of(*of) for name, of in TABLES.items()})
 
 
 def main() -> None:

@@ -44,6 +44,16 @@ def table(head: list[str], rows: list[list[str]], numbers: int = 0) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, line, *rows])
 
 
+def with_tables(text: str, tables: dict[str, str]) -> str:
+    """Return a page's text with these tables, each between two marks of its name."""
+    for name, made in tables.items():
+        before, rest = text.split(f"<!-- {name} -->\n")
+        _, after = rest.split(f"<!-- end of {name} -->")
+        new = f"<!-- {name} -->\n{made}\n<!-- end of {name} -->"
+        text = before + new + after
+    return text
+
+
 def cells(io: str) -> list[tuple[str, int, dict[str, Any]]]:
     """Return what was measured of each workload with each number of clients.
 

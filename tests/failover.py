@@ -42,7 +42,6 @@ from tests.shop import (
     transfer,
 )
 
-WRITERS, READERS, EXPORTERS, FULFILLERS = 32, 8, 2, 2
 USERS = 8
 # Nobody asks as fast as possible: the processors are for what is looked at.
 PAUSE = 0.2
@@ -103,6 +102,17 @@ class Attempt(NamedTuple):
         return self.status == SUCCESS[self.kind]
 
 
+class Clients(NamedTuple):
+    """How many do what, over and over."""
+
+    writers: int
+    """A multiple of the users, so that each has keys of its own."""
+    readers: int
+    exporters: int
+    fulfillers: int
+
+
+MANY = Clients(writers=32, readers=8, exporters=2, fulfillers=2)
 WRITES = {"create": 201, "order": 201, "transfer": 201, "fulfil": 202}
 READS = {"read": 200, "export": 200}
 SUCCESS = WRITES | READS
@@ -112,7 +122,7 @@ SUCCESS = WRITES | READS
 class Load:
     """Clients that write and read, one thing after the other each."""
 
-    shop: Shop
+    clients: Clients
     users: list[Somebody]
     attempts: list[Attempt] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
@@ -140,9 +150,11 @@ class Load:
             if kind != "export":
                 self.odd.append(f"{kind}: {error!r}")
             return None
-        problem = "" if answer.is_success else str(answer.json().get("type"))
+        # A proxy that finds nobody to ask has an answer of its own.
+        is_problem = answer.headers["Content-Type"] == "application/problem+json"
+        problem = str(answer.json()["type"]) if is_problem else ""
         self._note(kind, key, begin, answer.status_code, problem)
-        if answer.status_code in {503, 504}:
+        if is_problem and answer.status_code in {503, 504}:
             self.refusals.append(answer)
         elif answer.status_code != SUCCESS[kind]:
             self.odd.append(f"{kind}: {answer.status_code} {answer.text}")
@@ -159,7 +171,7 @@ class Load:
         """Create, order and transfer; each has a key that no other has."""
         user, friend = (self.users[(number + i) % USERS] for i in (0, 1))
         client, random = user.client, Random(number)
-        for each in itertools.count(number, WRITERS):
+        for each in itertools.count(number, self.clients.writers):
             if self.enough.wait(random.uniform(0, PAUSE)):
                 return
             match random.randrange(3):
@@ -204,22 +216,27 @@ class Load:
 
 
 @contextmanager
-def loaded(shop: Shop, cluster: Patroni) -> Iterator[Load]:
-    """Give what clients have asked for so far; they ask as long as it lasts."""
+def loaded(
+    shop: Shop, catch_up: Callable[[], None], clients: Clients = MANY
+) -> Iterator[Load]:
+    """Give what clients have asked for so far; they ask as long as it lasts.
+
+    `catch_up` returns when what was written by now can be read everywhere.
+    """
     stranger = shop.service.client()
     emails = [f"{number}@example.com" for number in range(USERS)]
     for email in emails:
         assert register(stranger, email).status_code == 201
     shop.sql(f"UPDATE users SET balance = {BALANCE}")
-    # Signing in reads from a standby, and so does much of what follows.
-    cluster.catch_up()
+    # Signing in only reads, and so does much of what follows.
+    catch_up()
     tokens = [sign_in(stranger, email).json()["access_token"] for email in emails]
-    clients = map(shop.service.client, tokens)
-    users = [Somebody(*each) for each in zip(emails, clients, strict=True)]
-    load = Load(shop, users)
+    signed_in = map(shop.service.client, tokens)
+    users = [Somebody(*each) for each in zip(emails, signed_in, strict=True)]
+    load = Load(clients, users)
     roles: list[tuple[Callable[[int], None], int]] = [
-        *((load.write, WRITERS), (load.read, READERS)),
-        *((load.stream, EXPORTERS), (load.fulfil, FULFILLERS)),
+        *((load.write, clients.writers), (load.read, clients.readers)),
+        *((load.stream, clients.exporters), (load.fulfil, clients.fulfillers)),
     ]
     with ThreadPoolExecutor(sum(count for _, count in roles)) as threads:
         asked = [
@@ -548,7 +565,10 @@ def assess(outcome: Outcome, load: Load, shop: Shop) -> None:
     keyed = [a for a in load.attempts if a.kind in {"create", "order", "transfer"}]
     stored = Counter((kind, key) for kind, key in shop.sql(STORED))
     acknowledged = {(a.kind, a.key) for a in keyed if a.status == 201}
-    unknown = {(a.kind, a.key) for a in keyed if a.type == UNKNOWN or not a.status}
+    # Who gets nothing, or 502 from a proxy that got nothing, does not know either.
+    unknown = {
+        (a.kind, a.key) for a in keyed if a.type == UNKNOWN or a.status in {0, 502}
+    }
     outcome.writes = len(keyed)
     outcome.acknowledged = len(acknowledged)
     outcome.lost = len(acknowledged - stored.keys())
@@ -588,7 +608,7 @@ def attempt(
     with shop_on(cluster, project, way, **settings) as shop:
         with (
             probes(cluster) as (directly, through_proxy),
-            loaded(shop, cluster) as load,
+            loaded(shop, cluster.catch_up) as load,
         ):
             until(lambda: len(load.attempts) >= 500, "a load")
             begin = time.monotonic()

@@ -6,10 +6,11 @@ import ast
 import difflib
 from pathlib import Path
 from random import Random
+from types import ModuleType
 
 import pytest
 
-from benchmarks import failover, page
+from benchmarks import failover, page, several
 from benchmarks.figures import Ratio
 from benchmarks.instructions import GUARDS, without
 from benchmarks.serving import OURS, PEERS, Contender, Service, responses
@@ -137,6 +138,9 @@ def test_the_page_has_the_figures_that_are_stored() -> None:
         assert stored == drawn, "run .venv/bin/python -m benchmarks.page"
 
 
-def test_the_page_of_failovers_has_the_figures_that_are_stored() -> None:
-    text = failover.PAGE.read_text(encoding="utf-8")
-    assert failover.page(text) == text, "run .venv/bin/python -m benchmarks.failover"
+@pytest.mark.parametrize("command", [failover, several], ids=["failover", "several"])
+def test_the_page_of_a_command_has_the_figures_that_are_stored(
+    command: ModuleType,
+) -> None:
+    text = command.PAGE.read_text(encoding="utf-8")
+    assert command.page(text) == text, f"run .venv/bin/python -m {command.__name__}"
