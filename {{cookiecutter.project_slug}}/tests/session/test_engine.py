@@ -119,7 +119,7 @@ async def test_statements_are_logged_with_their_values_on_request(
 async def test_the_pool_itself_keeps_nobody_waiting_for_long(
     notes_settings: Settings,
 ) -> None:
-    short = {"database_max_overflow": 0, "database_pool_timeout": 0.1}
+    short = {"database_max_overflow": 0, "database_pool_timeout": 0.5}
     database = Database(notes_settings.model_copy(update=short))
     held = await database.read_engine.connect()
     with pytest.raises(exc.TimeoutError):
