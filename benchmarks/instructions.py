@@ -131,6 +131,7 @@ GUARDS: dict[str, tuple[str, list[Change]]] = {
         [
             ("app/transaction.py", "if status_of(request) < 400:", "if True:"),
             ("app/routing.py", "route_class=Route", "route_class=APIRoute"),
+            ("app/dependencies.py", "not isinstance(original, Route)", "False"),
         ],
     ),
     "one-trip": (
