@@ -159,6 +159,10 @@ def test_no_message_is_lost_and_each_key_is_in_order(
                 wait_until(until)
                 return process
 
+            def wait_for_more() -> None:
+                sent = outputs[-1].stat().st_size
+                wait_until(lambda: outputs[-1].stat().st_size > sent)
+
             with ThreadPoolExecutor(CLIENTS) as threads:
                 writing = [threads.submit(rename, each) for each in range(CLIENTS)]
                 random = Random(0)
@@ -168,6 +172,7 @@ def test_no_message_is_lost_and_each_key_is_in_order(
                     if kill % 3 == 2:
                         cluster.cut_power()
                         cluster.start()
+                        wait_for_more()  # from the same relay
                     killed(process)
                 enough.set()
             for each in writing:
