@@ -17,7 +17,6 @@ from tests.postgres import Server
 from tests.proxy import Proxy
 from tests.service import MIGRATE, Service, run
 from tests.template import EXTREMES, Answers, name_of, render_page
-from tests.test_features import tools as tools
 from tests.test_recipes import COMMON, PAGES, RECIPES, Prepare
 from tests.test_recipes import prepare as prepare
 from tests.test_recipes import shelf as shelf
