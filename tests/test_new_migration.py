@@ -20,11 +20,15 @@ MODELS = {
 """Who delivers."""
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, String, func, true
+from sqlalchemy import JSON, CheckConstraint, Enum, ForeignKey, String, func, true
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, Updated, Versioned
+
+SIZES = Enum("s", "l", name="size", native_enum=False, create_constraint=True)
 
 
 class Supplier(Updated, Versioned, Base):
@@ -36,6 +40,13 @@ class Supplier(Updated, Versioned, Base):
     name: Mapped[str] = mapped_column(String(50), unique=True)
     since: Mapped[datetime] = mapped_column(server_default=func.now())
     is_active: Mapped[bool] = mapped_column(server_default=true())
+    size: Mapped[str] = mapped_column(SIZES, default="s")
+    details: Mapped[dict[str, Any]] = mapped_column(
+        JSON().with_variant(JSONB(), "postgresql"), default=dict
+    )
+    tags: Mapped[list[str]] = mapped_column(
+        JSONB().with_variant(JSON(), "sqlite"), default=list
+    )
     product_id: Mapped[int | None] = mapped_column(
         ForeignKey("products.id"), index=True
     )
@@ -44,11 +55,17 @@ class Supplier(Updated, Versioned, Base):
 """Who delivers."""
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import CheckConstraint, func, true
+from sqlalchemy import JSON, CheckConstraint, Enum, func, true
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field
 
 from app.db.base import Base, Updated, Versioned
+
+SIZES: Any = Enum("s", "l", name="size", native_enum=False, create_constraint=True)
+DETAILS: Any = JSON().with_variant(JSONB(), "postgresql")
+TAGS: Any = JSONB().with_variant(JSON(), "sqlite")
 
 
 class Supplier(Updated, Versioned, Base, table=True):
@@ -62,6 +79,9 @@ class Supplier(Updated, Versioned, Base, table=True):
     is_active: bool = Field(
         default=None, nullable=False, sa_column_kwargs={"server_default": true()}
     )
+    size: str = Field(default="s", sa_type=SIZES)
+    details: dict[str, Any] = Field(default_factory=dict, sa_type=DETAILS)
+    tags: list[str] = Field(default_factory=list, sa_type=TAGS)
     product_id: int | None = Field(default=None, foreign_key="products.id", index=True)
 ''',
 }

@@ -159,17 +159,24 @@ def test_no_message_is_lost_and_each_key_is_in_order(
                 wait_until(until)
                 return process
 
+            def wait_for_more() -> None:
+                sent = outputs[-1].stat().st_size
+                wait_until(lambda: outputs[-1].stat().st_size > sent)
+
             with ThreadPoolExecutor(CLIENTS) as threads:
                 writing = [threads.submit(rename, each) for each in range(CLIENTS)]
                 random = Random(0)
-                for kill in range(KILLS):
-                    process = relay(lambda: outputs[-1].stat().st_size > 0)
-                    time.sleep(random.random() / 10)
-                    if kill % 3 == 2:
-                        cluster.cut_power()
-                        cluster.start()
-                    killed(process)
-                enough.set()
+                try:
+                    for kill in range(KILLS):
+                        process = relay(lambda: outputs[-1].stat().st_size > 0)
+                        time.sleep(random.random() / 10)
+                        if kill % 3 == 2:
+                            cluster.cut_power()
+                            cluster.start()
+                            wait_for_more()  # from the same relay
+                        killed(process)
+                finally:
+                    enough.set()
             for each in writing:
                 each.result()
 

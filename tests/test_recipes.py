@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 from tests.follow import CHECKS, PLANTED, follow
 from tests.postgres import Server
@@ -24,6 +26,9 @@ FOLLOWED = [
     pytest.param(recipe, marks=[] if recipe in COMMON else [pytest.mark.rare])
     for recipe in RECIPES
 ]
+# Lines of a page: a screen of text, and no more code than a feature has.
+MOST_TEXT = 50
+MOST_CODE = 230
 FEATURE = "docs/add-a-feature.md"
 # The project's own tests that a recipe could break.
 OTHERS = " ".join(
@@ -32,6 +37,8 @@ OTHERS = " ".join(
         "tests/test_models.py",
         "tests/test_migrations.py::test_a_row_of_each_table_can_be_stored_and_read",
         "tests/test_migrations.py::test_the_models_are_what_the_migrations_make",
+        "tests/test_migrations.py::test_columns_are_as_long_as_the_models_say",
+        "tests/test_migrations.py::test_checks_are_those_of_the_models",
         "tests/test_migrations.py::test_up_down_and_up_again",
     ]
 )
@@ -93,3 +100,13 @@ def test_each_page_begins_with_its_title(variant: Answers) -> None:
     for recipe in RECIPES:
         page = render_page(PAGES / f"{recipe}.md", variant)
         assert page.strip().startswith("# "), recipe
+
+
+def test_each_page_is_short(variant: Answers) -> None:
+    for recipe in RECIPES:
+        page = render_page(PAGES / f"{recipe}.md", variant)
+        blocks = [each for each in MarkdownIt().parse(page) if each.type == "fence"]
+        code = [line for each in blocks for line in each.content.splitlines()]
+        text = re.sub(r"^```.*?^```$", "", page, flags=re.M | re.S)
+        assert len(code) <= MOST_CODE, recipe
+        assert sum(bool(line) for line in text.splitlines()) <= MOST_TEXT, recipe

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from threading import Event
 from typing import Any
 
+import anyio
 import jwt
 import pytest
 from fastapi import FastAPI
@@ -60,6 +62,25 @@ def test_production_needs_a_key() -> None:
         Tokens(settings)
 
 
+def test_anybody_may_ask_and_who_has_a_token_is_known(
+    client: TestClient, signed_in: TestClient
+) -> None:
+    email = signed_in.get("/users/me").json()["email"]
+    with recorded_selects(database_of(client)) as selects:
+        assert client.get("/users/greeting").json() == "Hello, stranger!"
+    assert selects == []
+    assert signed_in.get("/users/greeting").json() == f"Hello, {email}!"
+
+
+def test_a_wrong_token_is_refused_where_none_is_needed(
+    client: TestClient, signed_in: TestClient
+) -> None:
+    headers = {"Authorization": f"Bearer {forge()}"}
+    assert client.get("/users/greeting", headers=headers).status_code == 401
+    assert signed_in.delete("/users/me").status_code == 204
+    assert signed_in.get("/users/greeting").status_code == 401
+
+
 def test_user_and_endpoint_share_a_session(signed_in: TestClient) -> None:
     with recorded_selects(database_of(signed_in)) as selects:
         assert signed_in.get("/users/me").status_code == 200
@@ -70,7 +91,7 @@ def test_user_and_endpoint_share_a_session(signed_in: TestClient) -> None:
 class LookingHasher:
     """Looks around while a password is hashed or verified."""
 
-    def __init__(self, look: Callable[[], None]) -> None:
+    def __init__(self, look: Callable[[], object]) -> None:
         self.look = look
 
     def hash(self, _password: str) -> str:
@@ -95,6 +116,34 @@ def test_nothing_is_held_while_a_password_is_hashed(
     assert client.post("/users", json=ADA).status_code == 201
     assert client.post("/auth/token", json=ADA).status_code == 200
     assert held == [0, 0]
+
+
+async def test_waiting_for_a_hash_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = Event()
+    monkeypatch.setattr(passwords, "_hasher", LookingHasher(refused.wait))
+    settings = make_settings("sqlite:///test.db", database_pool_timeout=0.1)
+    impatient = passwords.Passwords(settings)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(passwords.AT_ONCE):
+            tasks.start_soon(impatient.hash, ADA["password"])
+        await anyio.wait_all_tasks_blocked()
+        try:
+            with anyio.fail_after(10), pytest.raises(passwords.HashingBusyError):
+                await impatient.hash(ADA["password"])
+        finally:
+            refused.set()
+
+
+def test_who_cannot_be_hashed_for_gets_503(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise passwords.HashingBusyError("full")
+
+    monkeypatch.setattr(passwords, "_hasher", LookingHasher(refuse))
+    for path in ("/users", "/auth/token"):
+        response = client.post(path, json=ADA)
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
 
 
 def test_a_password_is_hashed_and_never_returned(client: TestClient) -> None:

@@ -6,6 +6,7 @@
 import asyncio
 {% endif %}
 import logging
+import re
 from typing import Any, Literal
 
 from alembic import context
@@ -41,8 +42,12 @@ if given is None:  # on the command line
 PORTABLE = DefaultDialect(supports_native_boolean=True)
 
 
-def render_item(kind: str, item: Any, _context: object) -> str | Literal[False]:
+def render_item(kind: str, item: Any, autogen: Any) -> str | Literal[False]:
     """Write a type or a default into a migration as each database takes it."""
+    if kind == "type" and type(item).__module__.startswith("sqlalchemy.dialects."):
+        # On another database, Alembic writes JSONB(astext_type=Text()), but no import.
+        inner = re.findall(r"(?<=[(=])[A-Z]\w*(?=\()", repr(item))
+        autogen.imports.update(f"from sqlalchemy import {name}" for name in inner)
     if kind == "type" and isinstance(item, TypeDecorator):
         stored = item.impl_instance
         if type(stored).__module__ == "sqlalchemy.sql.sqltypes":

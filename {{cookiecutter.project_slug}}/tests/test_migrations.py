@@ -126,7 +126,8 @@ def test_columns_are_as_long_as_the_models_say(config: Config, url: str) -> None
         for table in metadata.sorted_tables
         for column in table.columns
     }
-    assert run(run_on, make_settings(url), stored_lengths) == lengths
+    stored = run(run_on, make_settings(url), stored_lengths)
+    assert {each: stored.get(each, "no such column") for each in lengths} == lengths
 
 
 def stored_checks(connection: Connection) -> dict[str, set[str | None]]:
@@ -161,7 +162,7 @@ def value_for(column: Column[Any], rows: dict[Table, Any]) -> Any:
 
 def store_a_row_of_each_table(connection: Connection) -> None:
     """Store what must be given, let the database compute the rest, and read it."""
-    tables = MetaData()
+    tables = MetaData(naming_convention=metadata.naming_convention)
     for table in metadata.sorted_tables:
         table.to_metadata(tables)
     # No values that they forbid are known here.

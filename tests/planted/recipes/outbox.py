@@ -1,18 +1,21 @@
 """What the recipe on the outbox promises."""
 
 import json
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import Connection, text
 from starlette.testclient import TestClient
 
+from app.config import Settings
 from app.db.database import Database
 from app.outbox import relay
 from app.outbox.models import Event
 from app.outbox.relay import Relay
 from app.outbox.repository import OutboxRepository
-from tests.support import at_once, call, recorded_statements
+from tests.support import at_once, call, recorded_statements, run, run_on
 from tests.test_categories import create_category
 
 
@@ -27,19 +30,23 @@ def rename(client: TestClient, number: int, name: str) -> int:
 
 
 class Receiver:
-    """Notes the names that it is told, and refuses those of some keys."""
+    """Notes the names that it is told, and refuses some keys, and some names."""
 
     def __init__(self, client: TestClient) -> None:
         self._client = client
         self.names: list[str] = []
         self.ids: list[int] = []
         self.refused: set[str] = set()
+        self.held: set[int] = set()
 
     def receive(self, event: Event) -> None:
-        if event.key in self.refused:
+        pools = database_of(self._client).gauges().values()
+        self.held |= {pool["checked_out"] for pool in pools}
+        name = json.loads(event.payload)["name"]
+        if {event.key, name} & self.refused:
             raise RuntimeError("not now")
         self.ids.append(event.id)
-        self.names.append(json.loads(event.payload)["name"])
+        self.names.append(name)
 
     def run_relay(self) -> None:
         call(self._client, Relay(database_of(self._client)).send_all)
@@ -112,6 +119,41 @@ def test_a_failing_message_holds_up_its_own_key_only(
     assert receiver.names == ["other", *(f"one {number}" for number in range(5))]
 
 
+def test_later_messages_of_a_key_wait_for_one_that_fails(
+    client: TestClient, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = (create_category(client, name)["id"] for name in ("1", "2"))
+    for name in ("first", "second", "third"):
+        rename(client, one, name)
+    rename(client, other, "other")
+    receiver.refused = {"second"}
+    receiver.run_relay()
+    assert receiver.names == ["first", "other"]
+    (said,) = [each for each in caplog.records if "was not delivered" in each.message]
+    assert said.exc_info is not None
+    receiver.refused = set()
+    receiver.run_relay()
+    assert receiver.names == ["first", "other", "second", "third"]
+
+
+def test_no_connection_is_held_while_a_message_is_delivered(
+    client: TestClient, receiver: Receiver
+) -> None:
+    rename(client, create_category(client, "Fruit")["id"], "Nuts")
+    receiver.run_relay()
+    assert (receiver.names, receiver.held) == (["Nuts"], {0})
+
+
+def test_the_relay_asks_no_replica(
+    client: TestClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename(client, create_category(client, "Fruit")["id"], "Nuts")
+    monkeypatch.setattr(database_of(client), "read", None)
+    monkeypatch.setattr(database_of(client), "snapshot", None)
+    receiver.run_relay()
+    assert receiver.names == ["Nuts"]
+
+
 def test_what_is_sent_and_not_removed_is_sent_again(
     client: TestClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +189,39 @@ def test_the_ids_of_a_key_are_in_the_order_of_its_changes(
     receiver.run_relay()
     last = client.get(f"/categories/{number}").json()["name"]
     assert (len(receiver.names), receiver.names[-1]) == (8, last)
+
+
+WAITING = text(
+    "SELECT count(*) FROM pg_locks"
+    " WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+)
+
+
+def test_who_renames_waits_for_who_was_first(
+    client: TestClient, receiver: Receiver, settings: Settings
+) -> None:
+    if settings.is_sqlite:
+        pytest.skip("one transaction writes at a time")
+    number = create_category(client, "Fruit")["id"]
+    with ThreadPoolExecutor(1) as thread:
+
+        def rename_both(connection: Connection) -> Future[int]:
+            key, payload = f"category {number}", json.dumps({"name": "Nuts"})
+            connection.execute(text("UPDATE categories SET name = 'Nuts'"))
+            connection.execute(
+                text("INSERT INTO outbox (key, payload) VALUES (:key, :payload)"),
+                {"key": key, "payload": payload},
+            )
+            # To the name that it has as long as this is not committed.
+            renaming = thread.submit(rename, client, number, "Fruit")
+            while not renaming.done() and not connection.scalar(WAITING):
+                pass
+            return renaming
+
+        assert run(run_on, settings, rename_both).result() == 200
+    receiver.run_relay()
+    assert receiver.names == ["Nuts", "Fruit"]
+    assert client.get(f"/categories/{number}").json()["name"] == "Fruit"
 
 
 def test_it_costs_one_statement(client: TestClient) -> None:
