@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,20 @@ from hypothesis import settings
 from pytest_cookies.plugin import Cookies
 
 from tests import evidence
+from tests.follow import CHECKS, Prepare, follow
 from tests.owner import Run, commit, copy_template
 from tests.postgres import Keeper, Server, ask_for_url
 from tests.service import PROGRAMS
-from tests.template import COMBINATIONS, EXTREMES, PAIRS, Answers, Bakery, name_of
+from tests.template import (
+    COMBINATIONS,
+    EXTREMES,
+    PAIRS,
+    ROOT,
+    Answers,
+    Bakery,
+    name_of,
+    render_page,
+)
 
 KEEPER = pytest.StashKey[Keeper]()
 ADDRESS = pytest.StashKey[tuple[int, bytes]]()
@@ -146,6 +157,36 @@ def answers(request: pytest.FixtureRequest, variant: Answers) -> Answers:
 def rendering(answers: Answers, bake: Bakery) -> Path:
     """The project that the answers give; never change it."""
     return bake(**answers)
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where projects stay that have the feature on which recipes build."""
+    return tmp_path_factory.mktemp("featured")
+
+
+@pytest.fixture
+def prepare(
+    bake: Bakery, shelf: Path, tools: dict[str, Any], tmp_path: Path
+) -> Prepare:
+    """Give what follows a recipe in a project of some variant."""
+
+    def prepare(variant: Answers, recipe: str) -> Path:
+        featured = shelf / name_of(variant)
+        if not featured.exists():
+            # Half of the variants are bare: recipes do not need the shop.
+            example = variant["commit"] == "auto"
+            shutil.copytree(bake(**variant, example=example), featured)
+            follow("docs/add-a-feature.md", featured, omitting=CHECKS, **tools)
+        project = shutil.copytree(featured, tmp_path / "project")
+        page = f"docs/recipes/{recipe}.md"
+        (project / page).parent.mkdir()
+        text = render_page(ROOT / page, variant)
+        (project / page).write_text(text, encoding="utf-8")
+        follow(page, project, **tools)
+        return project
+
+    return prepare
 
 
 @pytest.fixture

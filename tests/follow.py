@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from tests.service import BASH, run
-from tests.template import ROOT
+from tests.template import ROOT, Answers
 
 # What pages promise, as tests that are put into a project; the same in all variants.
 PLANTED = ROOT / "tests" / "planted"
@@ -20,6 +20,9 @@ PLANTED = ROOT / "tests" / "planted"
 FEATURE = "tests/test_categories.py"
 # What a page ends with.
 CHECKS = {"pytest", "ruff check .", "ruff format --check .", "mypy"}
+
+# Gives a project of some variant in which a recipe was followed, by its name.
+Prepare = Callable[[Answers, str], Path]
 
 
 def among_the_imports(lines: list[str], new: str) -> int:

@@ -24,6 +24,7 @@ from httpx2 import Response
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from tests.follow import Prepare
 from tests.postgres import Cluster, Server
 from tests.proxy import Proxy
 from tests.service import (
@@ -36,9 +37,6 @@ from tests.service import (
 )
 from tests.shop import UNKNOWN
 from tests.template import Answers
-from tests.test_recipes import Prepare
-from tests.test_recipes import prepare as prepare
-from tests.test_recipes import shelf as shelf
 
 pytestmark = [pytest.mark.slow, pytest.mark.costly]
 

@@ -13,13 +13,12 @@ import pytest
 from httpx2 import Client, Response
 from websockets.sync.client import connect
 
+from tests.follow import Prepare
 from tests.postgres import Server
 from tests.proxy import Proxy
 from tests.service import MIGRATE, Service, run
 from tests.template import EXTREMES, Answers, name_of, render_page
-from tests.test_recipes import COMMON, PAGES, RECIPES, Prepare
-from tests.test_recipes import prepare as prepare
-from tests.test_recipes import shelf as shelf
+from tests.test_recipes import COMMON, PAGES, RECIPES
 
 pytestmark = [pytest.mark.slow, pytest.mark.costly]
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
 
-from tests.follow import CHECKS, PLANTED, follow
+from tests.follow import CHECKS, PLANTED, Prepare
 from tests.postgres import Server
 from tests.service import BASH, run
-from tests.template import EXTREMES, ROOT, Answers, Bakery, name_of, render_page
+from tests.template import EXTREMES, ROOT, Answers, render_page
 
 pytestmark = [pytest.mark.slow, pytest.mark.costly]
 
@@ -29,7 +26,6 @@ FOLLOWED = [
 # Lines of a page: a screen of text, and no more code than a feature has.
 MOST_TEXT = 50
 MOST_CODE = 230
-FEATURE = "docs/add-a-feature.md"
 # The project's own tests that a recipe could break.
 OTHERS = " ".join(
     [
@@ -42,38 +38,6 @@ OTHERS = " ".join(
         "tests/test_migrations.py::test_up_down_and_up_again",
     ]
 )
-
-Prepare = Callable[[Answers, str], Path]
-
-
-@pytest.fixture(scope="session")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where projects stay that have the feature on which recipes build."""
-    return tmp_path_factory.mktemp("featured")
-
-
-@pytest.fixture
-def prepare(
-    bake: Bakery, shelf: Path, tools: dict[str, Any], tmp_path: Path
-) -> Prepare:
-    """Give what follows a recipe in a project of some variant."""
-
-    def prepare(variant: Answers, recipe: str) -> Path:
-        featured = shelf / name_of(variant)
-        if not featured.exists():
-            # Half of the variants are bare: recipes do not need the shop.
-            example = variant["commit"] == "auto"
-            shutil.copytree(bake(**variant, example=example), featured)
-            follow(FEATURE, featured, omitting=CHECKS, **tools)
-        project = shutil.copytree(featured, tmp_path / "project")
-        page = f"docs/recipes/{recipe}.md"
-        (project / page).parent.mkdir()
-        text = render_page(ROOT / page, variant)
-        (project / page).write_text(text, encoding="utf-8")
-        follow(page, project, **tools)
-        return project
-
-    return prepare
 
 
 @pytest.mark.parametrize("recipe", FOLLOWED)
