@@ -584,6 +584,13 @@ class TestExplorer:
         expect(page.locator("#tab-timeline")).to_be_focused()
 
 
+def test_every_link_within_the_site_leads_somewhere(site: Path) -> None:
+    for path in site.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        for link in re.findall(r'(?:href|src)="([^":?#]+)["?#]', text):
+            assert (path.parent / link).exists(), (path, link)
+
+
 class TestPages:
     """The documentation, for each variant."""
 
