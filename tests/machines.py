@@ -118,6 +118,12 @@ class HAProxy(Service):
         config.write_text(text)
         super().__init__(folder, program("haproxy") or "haproxy", "-db", "-f", config)
 
+    def __exit__(self, *exc: object) -> None:
+        """Stop it; SIGINT it ignores if a shell in the background has started us."""
+        with suppress(ProcessLookupError):
+            self.signal(signal.SIGTERM)
+        super().__exit__(*exc)
+
     def drain(self, machine: Machine) -> None:
         """Send no more requests to a machine; return when those it has are answered."""
         self._tell(f"set server service/{machine.name} state drain")

@@ -518,6 +518,14 @@ MUTANTS = [
         LEAKS,
     ),
     Mutant(
+        "a connection that only reads and cannot roll back is kept",
+        AUTO,
+        "app/db/transaction_errors.py",
+        " or context.execution_context is None",
+        "",
+        LEAKS,
+    ),
+    Mutant(
         "connections to a standby stay in the pool",
         SYNC,
         "app/db/engine.py",

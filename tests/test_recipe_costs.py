@@ -18,9 +18,9 @@ from tests.postgres import Server
 from tests.proxy import Proxy
 from tests.service import MIGRATE, Service, run
 from tests.template import EXTREMES, Answers, name_of, render_page
-from tests.test_recipes import COMMON, PAGES, RECIPES
+from tests.test_recipes import PAGES, RECIPES
 
-pytestmark = [pytest.mark.slow, pytest.mark.costly]
+pytestmark = [pytest.mark.slow, pytest.mark.costly, pytest.mark.rare]
 
 TIMES = 10
 KEY = str(uuid4())
@@ -253,10 +253,6 @@ async def main():
 
 {call}
 """
-COUNTED = [
-    pytest.param(recipe, marks=[] if recipe in COMMON else [pytest.mark.rare])
-    for recipe in RECIPES
-]
 
 
 def count_requests(
@@ -324,7 +320,7 @@ def count_script(project: Path, server: Server, script: Script, io: str) -> int:
     return counted[1] - counted[0]
 
 
-@pytest.mark.parametrize("recipe", COUNTED)
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("variant", EXTREMES, ids=name_of)
 def test_a_recipe_costs_what_its_page_says(
     recipe: str, variant: Answers, prepare: Prepare, server: Server

@@ -69,26 +69,32 @@ async def test_an_exception_gives_the_connection_back(database: Database) -> Non
         assert await count(reader) == 0
 
 
-async def fail_to_roll_back(database: Database, patch: pytest.MonkeyPatch) -> None:
+async def fail_to_roll_back(
+    database: Database,
+    kind: str,
+    patch: pytest.MonkeyPatch,
+) -> None:
     def fail(_: object) -> None:
         raise dialect.loaded_dbapi.ProgrammingError("busy")
 
-    dialect = database.read_engine.dialect
-    async with database.snapshot() as session:
+    async with getattr(database, kind)() as session:
+        dialect = session.get_bind().dialect
         await count(session)
         patch.setattr(dialect, "do_rollback", fail)
 
 
+@pytest.mark.parametrize("kind", ["snapshot", "write"])
 async def test_a_rollback_that_fails_on_return_is_logged_and_leaks_nothing(
     database: Database,
+    kind: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with monkeypatch.context() as patch:
-        await fail_to_roll_back(database, patch)
+        await fail_to_roll_back(database, kind, patch)
     assert "connection lost while closing" in caplog.text
     assert await count_leaks(database) == 0
-    async with database.snapshot() as session:
+    async with getattr(database, kind)() as session:
         assert await count(session) == 0
 
 
