@@ -4,6 +4,7 @@
 
 import logging
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -16,7 +17,7 @@ from app.db.database import Database
 from app.db.driver import DRIVER_ERRORS
 from app.main import create_app
 from tests.session.probe import Note, count
-from tests.support import count_leaks
+from tests.support import count_leaks, driver_of
 
 # There is no absolute value of the 900th.
 NUMBERS = """
@@ -73,28 +74,32 @@ async def fail_to_roll_back(
     database: Database,
     kind: str,
     patch: pytest.MonkeyPatch,
-) -> None:
+) -> Any:
+    """Return the driver's connection, of which one ROLLBACK has failed."""
+
     def fail(_: object) -> None:
+        patch.undo()
         raise dialect.loaded_dbapi.ProgrammingError("busy")
 
     async with getattr(database, kind)() as session:
         dialect = session.get_bind().dialect
         await count(session)
         patch.setattr(dialect, "do_rollback", fail)
+        return await driver_of(await session.connection())
 
 
 @pytest.mark.parametrize("kind", ["snapshot", "write"])
-async def test_a_rollback_that_fails_on_return_is_logged_and_leaks_nothing(
+async def test_a_connection_that_cannot_roll_back_is_replaced(
     database: Database,
     kind: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with monkeypatch.context() as patch:
-        await fail_to_roll_back(database, kind, patch)
+    failed = await fail_to_roll_back(database, kind, monkeypatch)
     assert "connection lost while closing" in caplog.text
     assert await count_leaks(database) == 0
     async with getattr(database, kind)() as session:
+        assert await driver_of(await session.connection()) is not failed
         assert await count(session) == 0
 
 
