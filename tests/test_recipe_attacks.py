@@ -214,7 +214,7 @@ echo = worker.TASKS["echo"]
 
 
 def echo_slowly(argument):
-    time.sleep(0.01)
+    time.sleep(0.05)
     return echo(argument)
 
 
@@ -262,12 +262,19 @@ def test_each_job_is_done_and_no_lease_is_shared(
         [(count,)] = server.execute("SELECT count(*) FROM jobs", url)
         return int(count)
 
+    def all_are_working() -> bool:
+        # A lease of two seconds, of which one has not passed.
+        recent = "SELECT count(*) FROM jobs WHERE due > now() + interval '1 second'"
+        [(count,)] = server.execute(recent, url)
+        return count >= WORKERS or not left()
+
     random, kills = Random(0), 0
     workers = [work() for _ in range(WORKERS)]
     try:
         wait_until(lambda: left() < JOBS)
         while left():
             if kills < KILLS:
+                wait_until(all_are_working)
                 which = random.randrange(WORKERS)
                 killed(workers[which])
                 workers[which] = work()
