@@ -59,6 +59,7 @@ def make_engine(
         classify_read_errors(engine.sync_engine)
     else:
         classify_transaction_errors(engine.sync_engine)
+    # Last: it runs a statement itself, and SQLAlchemy asks no listener after it.
     if not settings.is_sqlite and settings.database_pooler == "none":
         survive_schema_changes(engine.sync_engine)
     watch_connections(engine.sync_engine, settings)

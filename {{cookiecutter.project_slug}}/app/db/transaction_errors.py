@@ -67,10 +67,11 @@ def give_up_standbys(engine: Engine) -> None:
 
 
 def classify_read_errors(engine: Engine) -> None:
-    """Notice lost connections of an engine that only reads, by its dialect alone.
+    """Notice lost connections of an engine that only reads; refuse BEGIN and COMMIT.
 
-    Events of the engine itself would cost each read more than all that they do here:
-    SQLAlchemy joins their listeners anew for each connection.
+    It listens to the dialect alone. Events of the engine itself would cost each read
+    more than all that they do here: SQLAlchemy joins their listeners anew for each
+    connection.
 
     A connection whose ROLLBACK fails is not used again.
     """
