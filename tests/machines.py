@@ -99,6 +99,9 @@ class HAProxy(Service):
     It has the configuration of our page, but for the places.
     """
 
+    # SIGINT it ignores if a shell in the background has started us.
+    ended_by = signal.SIGTERM
+
     def __init__(self, folder: Path, machines: list[Machine]) -> None:
         """Write the configuration; entering starts it."""
         self._port = port_to_keep()
@@ -117,12 +120,6 @@ class HAProxy(Service):
             text = text.replace(theirs, ours)
         config.write_text(text)
         super().__init__(folder, program("haproxy") or "haproxy", "-db", "-f", config)
-
-    def __exit__(self, *exc: object) -> None:
-        """Stop it; SIGINT it ignores if a shell in the background has started us."""
-        with suppress(ProcessLookupError):
-            self.signal(signal.SIGTERM)
-        super().__exit__(*exc)
 
     def drain(self, machine: Machine) -> None:
         """Send no more requests to a machine; return when those it has are answered."""

@@ -76,6 +76,8 @@ def wait_until(
 class Service:
     """A project that is served by a command, on a free port of this machine."""
 
+    ended_by = signal.SIGINT  # as by Ctrl+C
+
     def __init__(
         self,
         folder: Path,
@@ -145,11 +147,11 @@ class Service:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop the service as Ctrl+C does, if it still runs."""
+        """Stop the service, if it still runs."""
         self._clients.close()
         try:
             if self._process.poll() is None:
-                self.signal(signal.SIGINT)
+                self.signal(self.ended_by)
             self.wait()
         except subprocess.TimeoutExpired:
             self.signal(signal.SIGKILL)
