@@ -10,6 +10,8 @@ from concurrent.futures import Future
 from typing import Self
 from urllib.parse import urlsplit
 
+from httpx2 import Response
+
 
 class Proxy:
     """Passes bytes on; a round trip begins when a client speaks after the server."""
@@ -36,6 +38,19 @@ class Proxy:
         """Count from zero again."""
         with self._lock:
             self._round_trips = 0
+
+    def count(self, ask: Callable[[], Response], times: int) -> int:
+        """Return how many round trips so many successful requests take.
+
+        As many are asked before, so that all statements are prepared.
+        """
+        for _ in range(times):
+            ask()
+        self.reset()
+        for _ in range(times):
+            response = ask()
+            assert response.is_success, response.text
+        return self.round_trips
 
     def __enter__(self) -> Self:
         """Take connections on a free port."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -37,8 +38,7 @@ def once(key: str) -> Callable[[Client], Response]:
     """Return what adds a category with that key, or with a new one."""
 
     def ask(client: Client) -> Response:
-        name, headers = (KEY, {"Idempotency-Key": key or new()})
-        name = name if key else new()
+        headers, name = {"Idempotency-Key": key or new()}, KEY if key else new()
         return client.post("/categories/once", json={"name": name}, headers=headers)
 
     return ask
@@ -282,13 +282,7 @@ def count_requests(
     ):
         client = service.client()
         for says, _, ask in REQUESTS.get(recipe, []):
-            for _ in range(TIMES):
-                ask(client)
-            proxy.reset()
-            for _ in range(TIMES):
-                response = ask(client)
-                assert response.is_success, response.text
-            counted[says] = proxy.round_trips
+            counted[says] = proxy.count(partial(ask, client), TIMES)
         if recipe == "websocket":
             with connect(service.url.replace("http", "ws") + "/live", proxy=None) as it:
                 it.send(TOKEN)
