@@ -15,13 +15,7 @@ from functools import partial
 
 from benchmarks.compare import CLIENTS, compare
 from benchmarks.grow import GROWTH
-from benchmarks.instructions import (
-    GUARDS,
-    NONE,
-    WATCHING,
-    count_without,
-    instructions_of,
-)
+from benchmarks.instructions import GUARDS, NONE, count_without, instructions_of
 from benchmarks.serving import OURS, PEERS
 from benchmarks.workloads import WORKLOADS
 
@@ -36,9 +30,7 @@ PARTS |= {
     for io in OURS
     for name in (*OURS[io], *PEERS[io])
 }
-PARTS |= {
-    f"guards/{each}": partial(count_without, each) for each in (NONE, *GUARDS, WATCHING)
-}
+PARTS |= {f"guards/{each}": partial(count_without, each) for each in (NONE, *GUARDS)}
 PARTS |= GROWTH
 
 

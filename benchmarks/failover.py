@@ -13,12 +13,13 @@ import sys
 import tempfile
 from argparse import ArgumentParser
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks import figures
-from benchmarks.page import table, with_tables
+from benchmarks.page import filled, table
 from tests.failover import FAULTS, LOSSES, attempt, cannot_happen
 from tests.patroni import Patroni, what_is_missing
 from tests.postgres import Server
@@ -80,7 +81,7 @@ def table_of(faults: list[str], columns: tuple[str, ...]) -> str:
 
 def page(text: str) -> str:
     """Return the text of the page with the tables of what is stored now."""
-    return with_tables(text, {name: table_of(*of) for name, of in TABLES.items()})
+    return filled(text, {name: partial(table_of, *of) for name, of in TABLES.items()})
 
 
 def main() -> None:

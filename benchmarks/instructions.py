@@ -139,12 +139,15 @@ GUARDS: dict[str, tuple[str, list[Change]]] = {
         [(DATABASE, '= {"isolation_level": "AUTOCOMMIT"}', "= {}")],
     ),
 }
-NONE = "none"
-# What watches over sessions, connections and statements, all taken out at once.
-WATCHING = "watching"
-WATCHED_BY = (
+WATCHING = (
     *("connections", "changes", "transactions", "schema", "statements", "sessions"),
 )
+GUARDS["watching"] = (
+    f"{len(WATCHING)} of these at once, which watch over sessions, connections and "
+    "statements",
+    [change for each in WATCHING for change in GUARDS[each][1]],
+)
+NONE = "none"
 
 
 def count(
@@ -161,7 +164,8 @@ def count(
             f"--callgrind-out-file={folder}/out",
         )
         service = Service(
-            *(contender, made.database()),
+            contender,
+            made.database(),
             before=before,
             patience=PATIENCE,
             PYTHONPATH=folder,
@@ -213,8 +217,7 @@ def without(guard: str, project: Path) -> dict[Path, str]:
     Raises `AssertionError` if they are not as they were when this was written.
     """
     changed: dict[Path, str] = {}
-    guards = WATCHED_BY if guard == WATCHING else [guard]
-    for file, there, instead in [each for name in guards for each in GUARDS[name][1]]:
+    for file, there, instead in GUARDS[guard][1]:
         path = project / file
         text = changed.get(path) or path.read_text(encoding="utf-8")
         assert text.count(there) == 1, f"{file} has changed: {there!r}"

@@ -6,14 +6,14 @@ Run it after a measurement: `.venv/bin/python -m benchmarks.page`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
 from benchmarks import figures
 from benchmarks.compare import CLIENTS, compared
 from benchmarks.figures import NotMeasuredError, Ratio
-from benchmarks.instructions import GUARDS, NONE, WATCHED_BY, WATCHING
+from benchmarks.instructions import GUARDS, NONE
 from benchmarks.plots import line_plots
 from benchmarks.serving import OURS, PEERS
 from benchmarks.workloads import WORKLOADS
@@ -44,14 +44,18 @@ def table(head: list[str], rows: list[list[str]], numbers: int = 0) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, line, *rows])
 
 
-def with_tables(text: str, tables: dict[str, str]) -> str:
-    """Return a page's text with these tables, each between two marks of its name."""
-    for name, made in tables.items():
-        before, rest = text.split(f"<!-- {name} -->\n")
-        _, after = rest.split(f"<!-- end of {name} -->")
-        new = f"<!-- {name} -->\n{made}\n<!-- end of {name} -->"
-        text = before + new + after
-    return text
+def filled(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
+    """Return a page's text with each table, between its marks, as it is now."""
+
+    def current(match: re.Match[str]) -> str:
+        try:
+            made = tables[match[2]]()
+        except NotMeasuredError:
+            made = "Not measured yet."
+        return f"{match[1]}\n\n{made}\n\n{match[3]}"
+
+    marks = r"(<!-- begin: ([\w-]+) -->)\n.*?(<!-- end -->)"
+    return re.sub(marks, current, text, flags=re.S)
 
 
 def cells(io: str) -> list[tuple[str, int, dict[str, Any]]]:
@@ -133,11 +137,7 @@ def guard_table() -> str:
     """Return the table of what each guard costs."""
     stored, base = figures.read("guards"), figures.part("guards", NONE)
     rows = [["the whole service", *(f"{base[each]:,}" for each in base)]]
-    described = {guard: what for guard, (what, _) in GUARDS.items()} | {
-        WATCHING: f"{len(WATCHED_BY)} of these at once, which watch over sessions, "
-        "connections and statements"
-    }
-    for guard, what in described.items():
+    for guard, (what, _) in GUARDS.items():
         if without := stored.get(guard):
             rows.append([what, *(share(base[each], without[each]) for each in base)])
     return table(["what", *(CALLED[each] for each in base)], rows, len(base))
@@ -330,16 +330,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 def page(text: str) -> str:
     """Return the page with each table as it is now."""
-
-    def current(match: re.Match[str]) -> str:
-        try:
-            made = TABLES[match[2]]()
-        except NotMeasuredError:
-            made = "Not measured yet."
-        return f"{match[1]}\n\n{made}\n\n{match[3]}"
-
-    marks = r"(<!-- begin: ([\w-]+) -->)\n.*?(<!-- end -->)"
-    return re.sub(marks, current, text, flags=re.S)
+    return filled(text, TABLES)
 
 
 def plots() -> dict[str, str]:

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import figures
-from benchmarks.page import table, with_tables
+from benchmarks.page import filled, table
 from tests.failover import MANY
 from tests.machines import (
     CHANGES,
@@ -101,7 +101,7 @@ def deployments() -> str:
 
 def page(text: str) -> str:
     """Return the text of the page with the tables of what is stored now."""
-    return with_tables(text, {"sales": sales(), "deployments": deployments()})
+    return filled(text, {"sales": sales, "deployments": deployments})
 
 
 def sell_all(server: Server, project: Path, variant: str) -> None:
